@@ -1,0 +1,6 @@
+"""How long the next step is: step-size laws beside those of Diffrax."""
+
+from flowopt.controllers.backtracking import Backtracking
+from flowopt.controllers.integral import IntegralController
+
+__all__ = ["Backtracking", "IntegralController"]

@@ -1,0 +1,180 @@
+"""One run of a method, through `diffrax.diffeqsolve`."""
+
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Float, PyTree
+
+from flowopt.methods import Method
+from flowopt.objective import Evaluations, Objective, check_params
+from flowopt.run.outcome import RUNNING, Outcome
+from flowopt.run.step import RunState, Stepper, Stop, make_stepper
+
+
+class Solution(eqx.Module):
+    """The end of a run."""
+
+    params: PyTree
+    """The last params kept."""
+    value: Float[Array, ""]
+    """R there [loss]."""
+    grad: PyTree
+    """grad R there [loss/params]."""
+    grad_norm: Float[Array, ""]
+    """Its 2-norm."""
+    outcome: Outcome
+    """How the run ended: compare with "converged", "max_steps", "stalled" or "diverged"."""
+    stats: dict[str, Any]
+    """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes
+    taken (None for solvers with an inner loop, whose evaluations are not counted); `step`, the next
+    step it would have attempted [time]."""
+    state: RunState
+    """All that a next step would need, memory included."""
+
+
+def minimise(
+    fn: Objective,
+    params: PyTree,
+    method: Method,
+    *,
+    args: Any = None,
+    tol: float = 1e-6,
+    max_steps: int | None = 10_000,
+    stop: Stop | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Solution:
+    """Runs `method` on fn(params, args) from `params` until |grad R|_2 < `tol`.
+
+    - `params`: any pytree of floating arrays; their dtypes are kept.
+    - `tol`: on the 2-norm of the gradient [loss/params].
+    - `max_steps`: bound on the steps attempted, kept or not; None for none (not differentiable then).
+    - `stop`: a function of the run's state (`params`, `memory`, `value`, `grad`, `grad_norm`, `step`,
+      `accepted`, `rejected`), tested after every attempted step in place of the gradient test.
+    - `adjoint`: how the run is differentiated, with respect to `params`, `args` or the method's numbers;
+      any of Diffrax's that allows it, `RecursiveCheckpointAdjoint()` by default.
+
+    Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. Raises TypeError or
+    ValueError at once, naming the argument, for arguments that cannot run.
+    """
+    params = check_params(params)
+    stepper = make_stepper(fn, params, method, args, tol, max_steps, stop)
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    state, values, grads = _solve(stepper, params, adjoint)
+    stats = dict(
+        accepted=state.accepted,
+        rejected=state.rejected,
+        value_evals=values,
+        grad_evals=grads,
+        step=state.step,
+    )
+    return Solution(
+        params=state.params,
+        value=state.value,
+        grad=state.grad,
+        grad_norm=state.grad_norm,
+        outcome=Outcome(state.code),
+        stats=stats,
+        state=state,
+    )
+
+
+class _Counted(eqx.Module):
+    """A run's state less `y`, and the evaluations made so far; None where they cannot be counted."""
+
+    state: RunState
+    values: Array | None
+    grads: Array | None
+
+
+class _Steps(diffrax.AbstractSolver):
+    """A run's step as a solver, so that `diffeqsolve` is the loop: its adjoints, and differentiation, work.
+
+    The step has already been judged when `diffeqsolve` sees it, so the controller there keeps every one.
+    """
+
+    stepper: Stepper
+
+    term_structure: ClassVar = diffrax.AbstractTerm
+    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    def order(self, terms):
+        return 1
+
+    def init(self, terms, t0, t1, y0, args):
+        raise NotImplementedError("the state is given to diffeqsolve")
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        old = eqx.tree_at(lambda s: s.y, solver_state.state, y0, is_leaf=lambda x: x is None)
+        attempt, kept = Evaluations(), Evaluations()
+        new = self.stepper.advance(old, (attempt, kept))
+        count = None
+        if solver_state.values is not None:
+            n = new.accepted - old.accepted
+            count = (
+                solver_state.values + attempt.values + n * kept.values,
+                solver_state.grads + attempt.grads + n * kept.grads,
+            )
+        counted = _Counted(eqx.tree_at(lambda s: s.y, new, None), *(count or (None, None)))
+        ended = (new.code != RUNNING).astype(jnp.result_type(t0))
+        return new.y, ended, dict(y0=y0, y1=new.y), counted, diffrax.RESULTS.successful
+
+    def func(self, terms, t0, y0, args):
+        raise NotImplementedError
+
+
+class _KeepAll(diffrax.AbstractStepSizeController):
+    """Keeps every step, on a clock that stands at 0 while the run goes on and is 1, the end, when it has ended.
+
+    A run's own time is in its steps. `_Steps` reports in place of an error whether the run has ended:
+    of a step's results only that and the state reach `diffeqsolve` whatever the adjoint.
+    """
+
+    def wrap(self, direction):
+        return self
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        return t0 + dt0, None
+
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error: Any, error_order, controller_state
+    ) -> tuple[bool, Any, Any, bool, None, diffrax.RESULTS]:
+        return True, y_error, y_error + 1, False, None, diffrax.RESULTS.successful
+
+
+@eqx.filter_jit
+def _solve(stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint):
+    start = stepper.start(params)
+    counts = jnp.asarray(1, jnp.int32) if _countable(stepper, start) else None
+    counted = _Counted(eqx.tree_at(lambda s: s.y, start, None), counts, counts)
+    # `diffeqsolve` promotes the state to the dtype of the time: take the lowest.
+    dtype = min((x.dtype for x in jtu.tree_leaves(start.y)), key=lambda d: jnp.finfo(d).bits)
+    clock = jnp.zeros((), dtype)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: y),
+        _Steps(stepper),
+        clock,
+        (start.code == RUNNING).astype(dtype),
+        clock + 1,
+        start.y,
+        saveat=diffrax.SaveAt(t1=True, solver_state=True),
+        stepsize_controller=_KeepAll(),
+        solver_state=counted,
+        adjoint=adjoint,
+        max_steps=None if stepper.max_steps is None else max(stepper.max_steps, 1),
+        throw=False,
+    )
+    y = jtu.tree_map(lambda x: x[-1], solution.ys)
+    final: Any = solution.solver_state
+    state = eqx.tree_at(lambda s: s.y, final.state, y, is_leaf=lambda x: x is None)
+    return state, final.values, final.grads
+
+
+def _countable(stepper: Stepper, state: RunState) -> bool:
+    """Whether the evaluations of a step are straight-line code, so that tracing it counts them."""
+    attempt, kept = Evaluations(), Evaluations()
+    jax.eval_shape(lambda s: stepper.advance(s, (attempt, kept)), state)
+    return attempt.exact and kept.exact

@@ -1,0 +1,202 @@
+"""The one definition of a step, shared by single runs and ensembles.
+
+A step is attempted, judged, and kept or undone; only then is the gradient taken at the new point. The
+controller is asked inside the step, not by `diffeqsolve`, for two reasons. A rejected step then costs
+no gradient, whichever controller rejected it (Diffrax asks its controller after the solver has
+returned, and the solver has evaluated the new point by then). And every step is integrated on [0, h]:
+h is never computed as (t + h) - t, so learning rates are exact and a long run does not lose its small
+steps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Float, Int, PyTree
+
+from flowopt.flows.flow import FlowTerm, State, check_flow_shapes
+from flowopt.methods import Method
+from flowopt.objective import At, Evaluations, Objective, check_objective
+from flowopt.run.outcome import RUNNING, code_of
+from flowopt.solvers.native import native
+from flowopt.solvers.trial import AbstractFlowSolver
+from flowopt.tree import equal, real_dtype, sum_squares, where
+
+
+class RunState(eqx.Module):
+    """Where a run is: all that the next step needs. `stop` functions are given this."""
+
+    y: State
+    value: Float[Array, ""]
+    """R at the params [loss]."""
+    grad: PyTree
+    """grad R at the params [loss/params]."""
+    step: Float[Array, ""]
+    """The step to attempt next [time]."""
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    code: Int[Array, ""]
+    """The outcome's code; -1 while running."""
+    solver: PyTree
+    controller: PyTree
+
+    @property
+    def params(self) -> PyTree:
+        return self.y.params
+
+    @property
+    def memory(self) -> PyTree:
+        return self.y.memory
+
+    @property
+    def grad_norm(self) -> Float[Array, ""]:
+        """The 2-norm of the gradient [loss/params]."""
+        return jnp.sqrt(sum_squares(self.grad))
+
+    @property
+    def attempted(self) -> Int[Array, ""]:
+        """Steps attempted so far, kept or not."""
+        return self.accepted + self.rejected
+
+
+Stop = Callable[[RunState], Any]
+
+
+class Stepper(eqx.Module):
+    """What stays the same along a run: the method, the objective, and when to stop."""
+
+    method: Method
+    fn: Objective
+    args: Any
+    tol: Float[Array, ""] | float
+    max_steps: int | None
+    stop: Stop | None = None
+
+    def start(self, params: PyTree) -> RunState:
+        """The state before the first step; its outcome is settled already where nothing is left to do."""
+        flow, solver = self.method.flow, self._solver
+        term = FlowTerm(flow, self.fn)
+        y = State(params, flow.init(params))
+        at = term.at(params, self.args)
+        zero = jnp.zeros((), real_dtype(params))
+        first = None if self.method.step is None else jnp.asarray(self.method.step, zero.dtype)
+        end, controller = self._controller.init(
+            term, zero, zero + jnp.inf, y, first, self.args, solver.func, solver.error_order(term)
+        )
+        none = jnp.zeros((), jnp.int32)
+        state = RunState(
+            y=y,
+            value=at.value,
+            grad=at.grad,
+            step=jnp.asarray(end, zero.dtype),
+            accepted=none,
+            rejected=none,
+            code=none + RUNNING,
+            solver=solver.start(flow, y, at),
+            controller=jtu.tree_map(jnp.asarray, controller),
+        )
+        return self._settle(state, stalled=jnp.array(False))
+
+    def advance(self, state: RunState, evaluations: tuple[Evaluations, Evaluations]) -> RunState:
+        """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
+        method, solver = self.method, self._solver
+        attempt, kept = evaluations
+        at = At(self.fn, state.y.params, self.args, attempt, state.value, state.grad)
+        trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
+        keep, step, controller, failed = self._judge(state, trial.y, trial.error)
+
+        trial.at.evaluations = kept
+        value, grad = trial.at.if_kept(keep, at)
+        accepted = jnp.asarray(keep, jnp.int32)
+        new = RunState(
+            y=where(keep, trial.y, state.y),
+            value=value,
+            grad=grad,
+            step=step,
+            accepted=state.accepted + accepted,
+            rejected=state.rejected + (1 - accepted),
+            code=state.code,
+            solver=where(keep, trial.state, state.solver),
+            controller=controller,
+        )
+        # A step that changes nothing and will not be followed by a longer one: the run stands still.
+        stalled = failed | (equal(trial.y, state.y) & (step <= state.step))
+        return self._settle(new, stalled)
+
+    @property
+    def _solver(self) -> AbstractFlowSolver:
+        return native(self.method.solver, self.method.controller)
+
+    @property
+    def _controller(self) -> diffrax.AbstractStepSizeController:
+        return self.method.controller.wrap(1)
+
+    def _judge(
+        self, state: RunState, candidate: State, error: State | None
+    ) -> tuple[Any, Array, PyTree, Any]:
+        """Whether to keep the candidate, the next step, the controller's new state, and whether it gave up."""
+        if isinstance(self.method.controller, diffrax.ConstantStepSize):
+            return True, state.step, state.controller, False
+        if error is not None:
+            error = jtu.tree_map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
+        zero = jnp.zeros_like(state.step)
+        order: Any = self._solver.error_order(FlowTerm(self.method.flow, self.fn))
+        judged: tuple[Any, ...] = self._controller.adapt_step_size(
+            zero, state.step, state.y, candidate, self.args, error, order, state.controller
+        )
+        keep, start, end, _, controller, result = judged
+        failed = result != diffrax.RESULTS.successful
+        controller = jtu.tree_map(
+            lambda new, old: jnp.asarray(new, old.dtype), controller, state.controller
+        )
+        return keep, (end - start).astype(zero.dtype), controller, failed
+
+    def _settle(self, state: RunState, stalled: Any) -> RunState:
+        """The outcome, if the run has come to one."""
+        size = sum_squares(state.grad) + sum_squares(state.y.params)
+        diverged = ~jnp.isfinite(size + state.value.astype(size.dtype))
+        if self.stop is None:
+            converged = state.grad_norm < self.tol
+        else:
+            converged = jnp.asarray(self.stop(state), bool)
+        code = jnp.asarray(RUNNING, jnp.int32)
+        if self.max_steps is not None:
+            code = jnp.where(state.attempted >= self.max_steps, code_of("max_steps"), code)
+        code = jnp.where(stalled, code_of("stalled"), code)
+        code = jnp.where(converged, code_of("converged"), code)
+        code = jnp.where(diverged, code_of("diverged"), code)
+        return eqx.tree_at(lambda s: s.code, state, code.astype(jnp.int32))
+
+
+def make_stepper(
+    fn: Objective,
+    params: PyTree,
+    method: Method,
+    args: Any,
+    tol: float,
+    max_steps: int | None,
+    stop: Stop | None,
+) -> Stepper:
+    """The stepper of a run from `params`-like starts; raises, naming the argument, on anything that cannot run."""
+    if not isinstance(method, Method):
+        raise TypeError(
+            f"`method` must be a flowopt.Method, such as flowopt.gd(0.1); got {method!r}"
+        )
+    check_objective(fn, params, args)
+    check_flow_shapes(method.flow, fn, params, args)
+    if isinstance(tol, bool) or not (isinstance(tol, float | int) or eqx.is_array_like(tol)):
+        raise TypeError(f"`tol` must be a number > 0, on the gradient's 2-norm; got {tol!r}")
+    if isinstance(tol, float | int) and not tol > 0:
+        raise ValueError(f"`tol` must be > 0, on the gradient's 2-norm; got {tol}")
+    if max_steps is not None:
+        if isinstance(max_steps, bool) or not isinstance(max_steps, int):
+            raise TypeError(f"`max_steps` must be an int >= 0, or None; got {max_steps!r}")
+        if max_steps < 0:
+            raise ValueError(f"`max_steps` must be >= 0; got {max_steps}")
+    if stop is not None and not callable(stop):
+        raise TypeError(f"`stop` must be a function of the run's state; got {stop!r}")
+    # A traced tolerance, so that changing it compiles nothing.
+    return Stepper(method, fn, args, jnp.asarray(tol, real_dtype(params)), max_steps, stop)

@@ -1,0 +1,121 @@
+"""The energy guard: V makes a step stand or fall, and tells the controller how close it was."""
+
+from typing import Any
+
+import diffrax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import optimistix as optx
+from jaxtyping import Array, Float
+
+from flowopt.flows.flow import FlowTerm, energy_rate
+from flowopt.solvers.native import estimates_error, native
+from flowopt.solvers.trial import AbstractFlowSolver, Trial, all_finite
+from flowopt.tree import real_dtype
+
+
+class EnergyGuard(AbstractFlowSolver):
+    """Keeps a step of `solver` iff the energy falls at least the fraction `lam` of what the flow promises:
+
+        V(y1) - V(y0) <= lam h V'(y0) + slack.
+
+    For the gradient flow under Euler this is the Armijo condition. Since V' <= 0 along a flow with a
+    Lyapunov function, V never rises (beyond the slack), so a guarded run cannot diverge from where
+    V is bounded below and its sublevel sets are bounded.
+
+    The test is reported as the scaled error of a first-order method. With r = (V1 - V0)/(h V'0), which
+    tends to 1 as h -> 0, let e = (1 - r)/(1 - lam): then e <= 1 is the test, e is proportional to h
+    for small h, and any controller of step sizes by errors, `flowopt.IntegralController()` or Diffrax's
+    `PIDController(rtol=0, atol=1)`, becomes a law of step sizes by energy. e is infinite where y1 or V1 is
+    not finite.
+
+    With `rtol` and `atol` the inner solver's own error estimate counts too: the larger of e and its
+    scaled error (as the root of its order, so that both grow like h) is reported. Without them the
+    energy alone decides.
+
+    Works with every flow that defines `energy`. V and V' at y0 come from the gradient known there, so
+    an attempted step costs one value, and a gradient only if it is kept.
+    """
+
+    solver: diffrax.AbstractSolver
+    """The solver whose steps are judged."""
+    lam: float = 0.5
+    """Fraction in (0, 1) of the promised decrease that is demanded."""
+    rtol: float | None = None
+    """Relative tolerance on the inner solver's error; None to leave it out."""
+    atol: float | None = None
+    """Absolute tolerance on the inner solver's error [params]; None to leave it out."""
+    slack_ulps: float = 4.0
+    """Rounding allowed in V1 - V0, in units of the last place of |V|: each V is rounded by about two."""
+
+    def __check_init__(self):
+        if not isinstance(self.solver, diffrax.AbstractSolver):
+            raise TypeError(f"`solver` must be a diffrax solver; got {self.solver!r}")
+        if isinstance(self.lam, float | int) and not 0 < self.lam < 1:
+            raise ValueError(f"`lam` must lie in (0, 1); got {self.lam}")
+        if (self.rtol is None) != (self.atol is None):
+            raise ValueError("`rtol` and `atol` go together: give both, or neither")
+        if self.rtol is not None and not estimates_error(self.solver):
+            raise ValueError(
+                f"`rtol` and `atol` need a solver with an error estimate; "
+                f"{type(self.solver).__name__} makes none"
+            )
+
+    @property
+    def gives_error(self) -> bool:
+        return True
+
+    def order(self, terms):
+        return self.solver.order(terms)
+
+    def error_order(self, terms):
+        return 1
+
+    def start(self, flow, y, at):
+        return native(self.solver).start(flow, y, at)
+
+    def trial(self, flow, y, at, h, state):
+        inner = native(self.solver).trial(flow, y, at, h, state)
+        energy = flow.energy(y.params, y.memory, at)
+        promised = h.astype(energy.dtype) * energy_rate(flow, y, at)
+        candidate = flow.energy(inner.y.params, inner.y.memory, inner.at)
+        scaled = energy_error(energy, candidate, promised, self.lam, self.slack_ulps)
+        scaled = jnp.where(all_finite(inner.y), scaled, jnp.inf)
+        if self.rtol is not None:
+            scaled = jnp.maximum(scaled, self._inner_error(flow, y, inner))
+        error = jtu.tree_map(lambda x: scaled.astype(x.dtype), inner.y)
+        return inner._replace(error=error, keep=inner.keep & (scaled <= 1))
+
+    def _inner_error(self, flow, y, inner: Trial) -> Float[Array, ""]:
+        assert self.rtol is not None and self.atol is not None
+        rtol, atol = self.rtol, self.atol
+
+        def scale(y0, y1, error):
+            return error / (atol + rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1)))
+
+        scaled = optx.rms_norm(jtu.tree_map(scale, y, inner.y, inner.error))
+        order: Any = self.solver.error_order(FlowTerm(flow, inner.at.fn))
+        scaled = scaled.astype(real_dtype(y.params)) ** (1 / order)
+        return jnp.where(jnp.isnan(scaled), jnp.inf, scaled)
+
+
+def energy_error(
+    before: Float[Array, ""],
+    after: Float[Array, ""],
+    promised: Float[Array, ""],
+    lam: float,
+    slack_ulps: float,
+) -> Float[Array, ""]:
+    """e = (1 - r)/(1 - lam), r = (after - before)/promised; e <= 1 iff after - before <= lam promised + slack.
+
+    Where nothing is promised (at rest, or where the flow itself would raise V), e is 0 if the energy
+    did not rise beyond the slack, else infinite: a guarded step never raises V.
+    """
+    promised = jnp.minimum(promised, 0)
+    size = jnp.maximum(jnp.abs(before), jnp.abs(after))
+    slack = slack_ulps * jnp.finfo(before.dtype).eps * size
+    excess = jnp.maximum(after - before - promised - slack, 0)
+    allowed = (1 - lam) * -promised
+    unpromised = jnp.where(excess > 0, jnp.inf, 0.0).astype(before.dtype)
+    e = jnp.where(allowed > 0, excess / jnp.where(allowed > 0, allowed, 1), unpromised)
+    return jnp.where(jnp.isfinite(after), e, jnp.inf)

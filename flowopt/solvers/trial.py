@@ -1,0 +1,86 @@
+"""One attempted step of a flow, and the solvers that make it with one gradient per point."""
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import diffrax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PyTree
+
+from flowopt.flows.flow import AbstractFlow, State, flow_term
+from flowopt.objective import At
+
+
+class Trial(NamedTuple):
+    """What an attempted step offers."""
+
+    y: State
+    """The candidate."""
+    error: State | None
+    """Its error estimate, for the controller; None where the solver makes none."""
+    at: At
+    """What is known of the objective at the candidate: as much as the attempt needed."""
+    keep: Bool[Array, ""] | bool
+    """Whether the solver itself would keep the candidate; no gradient is taken there unless so."""
+    state: PyTree
+    """What the solver remembers, if the candidate is kept."""
+
+
+class _Known(NamedTuple):
+    """The solver state in a plain `diffeqsolve`: what belongs to y0 survives a rejected step."""
+
+    value: Float[Array, ""]
+    grad: PyTree
+    state: PyTree
+
+
+class AbstractFlowSolver(diffrax.AbstractSolver):
+    """A Diffrax solver that steps a flow from what is already known at y0, so that no point is evaluated twice.
+
+    In `flowopt.minimise` and `flowopt.ensemble` the run keeps what is known. In a plain
+    `diffrax.diffeqsolve(flowopt.FlowTerm(flow, fn), solver, ...)` the solver state does.
+    """
+
+    term_structure: ClassVar = diffrax.AbstractTerm
+    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    @abc.abstractmethod
+    def start(self, flow: AbstractFlow, y: State, at: At) -> PyTree:
+        """What the solver remembers between steps, at the start; None if nothing."""
+
+    @abc.abstractmethod
+    def trial(
+        self, flow: AbstractFlow, y: State, at: At, h: Float[Array, ""], state: PyTree
+    ) -> Trial:
+        """Attempts a step of length `h` [time] from `y`, where the objective is known to be `at`."""
+
+    def init(self, terms, t0, t1, y0, args) -> PyTree:
+        term = flow_term(terms)
+        at = term.at(y0.params, args)
+        return _Known(at.value, at.grad, self.start(term.flow, y0, at))
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        term = flow_term(terms)
+        at = At(
+            term.fn,
+            y0.params,
+            args,
+            term.at(y0.params, args).evaluations,
+            solver_state.value,
+            solver_state.grad,
+        )
+        trial = self.trial(term.flow, y0, at, terms.contr(t0, t1), solver_state.state)
+        value, grad = trial.at.if_kept(trial.keep, at)
+        known = _Known(value, grad, trial.state)
+        dense_info = dict(y0=y0, y1=trial.y)
+        return trial.y, trial.error, dense_info, known, diffrax.RESULTS.successful
+
+    def func(self, terms, t0, y0, args):
+        return terms.vf(t0, y0, args)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether no entry of `tree` is NaN or infinite."""
+    finite = [jnp.all(jnp.isfinite(x)) for x in jtu.tree_leaves(tree)]
+    return jnp.stack(finite).all() if finite else jnp.array(True)

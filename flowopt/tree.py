@@ -1,0 +1,49 @@
+"""Arithmetic on pytrees of arrays: the few vector operations that flows and solvers share."""
+
+import functools as ft
+import operator
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+def real_dtype(tree: PyTree) -> jnp.dtype:
+    """The dtype of scalars (steps, norms, energies) that go with `tree`: at least float32."""
+    with jax.numpy_dtype_promotion("standard"):  # of dtypes only: no array is promoted here
+        return jnp.result_type(jnp.float32, *(x.dtype for x in jtu.tree_leaves(tree)))
+
+
+def _total(terms: list[Array], dtype: jnp.dtype) -> Array:
+    terms = [x.astype(dtype) for x in terms]
+    return ft.reduce(operator.add, terms) if terms else jnp.zeros((), dtype)
+
+
+def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
+    """<a, b>, summed over all leaves of two pytrees of the same structure."""
+    products = jtu.tree_map(lambda x, y: jnp.sum(x * y), a, b)
+    return _total(jtu.tree_leaves(products), real_dtype(a))
+
+
+def sum_squares(a: PyTree) -> Float[Array, ""]:
+    """|a|^2, summed over all leaves."""
+    return _total([jnp.sum(jnp.square(x)) for x in jtu.tree_leaves(a)], real_dtype(a))
+
+
+def add_scaled(y: PyTree, h: Float[Array, ""], f: PyTree) -> PyTree:
+    """y + h f; the scalar `h` takes the dtype of each leaf, so that no leaf changes its own."""
+    return jtu.tree_map(lambda yi, fi: yi + h.astype(yi.dtype) * fi, y, f)
+
+
+def where(keep: Bool[Array, ""] | bool, a: PyTree, b: PyTree) -> PyTree:
+    """`a` if `keep` else `b`, leaf by leaf; resolved at once where `keep` is a Python bool."""
+    if isinstance(keep, bool):
+        return a if keep else b
+    return jtu.tree_map(lambda x, y: jnp.where(keep, x, y), a, b)
+
+
+def equal(a: PyTree, b: PyTree) -> Bool[Array, ""]:
+    """Whether every entry of `a` equals that of `b`; a NaN equals nothing."""
+    leaves = zip(jtu.tree_leaves(a), jtu.tree_leaves(b), strict=True)
+    return ft.reduce(operator.and_, [jnp.all(x == y) for x, y in leaves], jnp.array(True))

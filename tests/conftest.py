@@ -1,0 +1,6 @@
+"""Tests run in float64 and with strict dtype promotion: a dtype changed behind the user's back is an error."""
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
