@@ -1,5 +1,9 @@
 """flowopt: optimizers as ODEs. A method is a flow x a solver x a controller."""
 
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
 from flowopt import benchmarks, controllers, flows, solvers
 from flowopt.benchmarks import CriticalPoint, Problem
 from flowopt.controllers import Backtracking, IntegralController
@@ -17,3 +21,30 @@ from flowopt.run.ensemble import Ensemble, ensemble
 from flowopt.run.outcome import Outcome
 from flowopt.run.single import Solution, minimise
 from flowopt.solvers import EnergyGuard, EulerRichardson, Extragradient, StaggeredEuler
+
+if TYPE_CHECKING:
+    from flowopt import plotting, stability
+    from flowopt.plotting import plot_basins
+    from flowopt.stability import basins, reach, uniform
+
+_LAZY = {
+    # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
+    "basins": "flowopt.stability",
+    "reach": "flowopt.stability",
+    "uniform": "flowopt.stability",
+    "plot_basins": "flowopt.plotting",
+}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in ("stability", "plotting"):
+        return importlib.import_module(f"flowopt.{name}")
+    if name == "__version__":
+        return importlib.metadata.version("flowopt")
+    raise AttributeError(f"module 'flowopt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY, "plotting", "stability"])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optimistix as optx
@@ -54,10 +55,12 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        start = diffrax.PIDController(
+        if dt0 is not None:
+            return t0 + dt0, None
+        choose = diffrax.PIDController(
             rtol=self.rtol, atol=self.atol, norm=self.norm, error_order=self.error_order
         )
-        return start.init(terms, t0, t1, y0, dt0, args, func, error_order)[0], None
+        return choose.init(terms, t0, t1, y0, dt0, args, func, error_order)[0], None
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -75,6 +78,8 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
         factor = jnp.clip(self.safety * (1 / error) ** (1 / order), self.factormin, self.factormax)
         # A rejected step must shrink; an unbounded law may round to a factor of 1.
         factor = jnp.where(keep, factor, jnp.minimum(factor, self.safety))
+        # Step sizes are held fixed under differentiation, as in Diffrax: at e = 0 the law has no derivative.
+        factor = jax.lax.stop_gradient(factor)
         # Not to 0 or infinity, whatever the bounds: no law finds its way back from there.
         limits = jnp.finfo(h.dtype)
         h_next = jnp.clip(h * factor, limits.tiny, limits.max)

@@ -40,7 +40,8 @@ class FlowReport:
     worst_state: State | None
     """Where it was found."""
     rate_error: float
-    """Largest |V' - (central difference of V along the flow)|, relative to |V'| and the noise of the difference."""
+    """Largest |V' - (central difference of V along the flow)|, beyond the noise of the difference and relative to
+    the size of the terms that V' is a sum of, |grad R| |params'| + |V'|."""
 
     def __str__(self) -> str:
         if not self.has_energy:
@@ -119,7 +120,7 @@ def check_flow(
     worst = int(np.argmax(np.where(good, rate, -np.inf)))
     pick = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[worst]
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.maximum(np.abs(rate - difference) - noise, 0) / (np.abs(rate) + noise)
+        error = np.maximum(np.abs(rate - difference) - noise, 0) / (scale + noise)
         increases = rate > 64 * np.finfo(times.dtype).eps * scale
     return FlowReport(
         has_energy=True,

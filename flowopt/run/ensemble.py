@@ -1,8 +1,10 @@
 """Many runs of one method: lanes that step together, and are refilled as their runs end."""
 
+import contextlib
 import dataclasses
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -55,14 +57,14 @@ def ensemble(
     max_steps: int = 10_000,
     stop: Stop | None = None,
     width: int | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> Ensemble:
     """Runs `method` on fn(params, args) from every start. `fn` is written for one run, as for `minimise`.
 
     - `starts`: a pytree like the params, each leaf with one more axis, in front, of the same length n.
     - `tol`, `max_steps`, `stop`: as in `minimise`, for each run on its own.
     - `width`: runs stepped together by one thread; chosen so that they fit in cache, if None.
-    - `progress`: show a progress bar of finished runs.
+    - `progress`: show a progress bar of finished runs; a string to put before it.
 
     Runs until the last one has ended, on all cores. A lane whose run has ended takes the next start
     from the queue, so memory is that of the lanes and of the results, and a slow run delays nobody.
@@ -89,14 +91,17 @@ def ensemble(
     )
     workers = min(os.cpu_count() or 1, max(1, n // 64))
     width = width or _width(one, -(-n // workers))
-    with tqdm(total=n, disable=not progress, unit="run", smoothing=0) as bar:
+    label = progress if isinstance(progress, str) else None
+    with tqdm(total=n, disable=not progress, desc=label, unit="run", smoothing=0) as bar:
         queue = _Queue(n, bar)
         if workers == 1:
             _work(stepper, starts, results, queue, width)
         else:
+            _compile(stepper, starts, width)
             with ThreadPoolExecutor(workers) as pool:
+                work = _with_callers_config(_work)
                 jobs = [
-                    pool.submit(_work, stepper, starts, results, queue, width)
+                    pool.submit(work, stepper, starts, results, queue, width)
                     for _ in range(workers)
                 ]
                 for job in jobs:
@@ -118,7 +123,7 @@ def _leading_size(starts: PyTree) -> int:
 def _width(params: PyTree, runs: int) -> int:
     """Lanes of one thread: a power of two, at least 64 (so that no lane is a vector's remainder)."""
     size = sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(params))
-    fits = max(64, min(4096, _CACHE_BYTES // max(size, 1)))
+    fits = max(64, min(2048, _CACHE_BYTES // max(size, 1)))
     return 2 ** int(np.ceil(np.log2(max(64, min(runs, fits)))))
 
 
@@ -140,6 +145,29 @@ class _Queue:
     def done(self, count: int) -> None:
         with self.lock:
             self.bar.update(count)
+
+
+def _with_callers_config(work: Callable) -> Callable:
+    """`work`, under the settings that JAX's context managers (`jax.enable_x64(True)`, ...) have made in this thread.
+
+    JAX keeps them per thread, so a new thread would fall back to the global ones.
+    """
+    names = (
+        "enable_x64",
+        "numpy_dtype_promotion",
+        "default_matmul_precision",
+        "default_device",
+        "debug_nans",
+    )
+    settings = {name: getattr(jax.config, f"jax_{name}") for name in names}
+
+    def configured(*args):
+        with contextlib.ExitStack() as stack:
+            for name, value in settings.items():
+                stack.enter_context(getattr(jax, name)(value))
+            return work(*args)
+
+    return configured
 
 
 def _results(state: RunState):
@@ -182,6 +210,16 @@ def _work(stepper: Stepper, starts: PyTree, results: PyTree, queue: _Queue, widt
                 out[owner[ended]] = lanes[ended]
             owner[ended] = -1
             queue.done(len(ended))
+
+
+def _compile(stepper: Stepper, starts: PyTree, width: int) -> None:
+    """Compiles, once, what the threads would otherwise compile each for itself."""
+    batch = jtu.tree_map(lambda x: np.repeat(x[:1], width, axis=0), starts)
+    unused = np.zeros(width, bool)
+    state = _begin(stepper, batch, unused)
+    state, _ = _segment(stepper, state, np.asarray(0, np.int32))
+    _refill(stepper, state, batch, unused)
+    _results_of(state)
 
 
 @eqx.filter_jit

@@ -108,14 +108,17 @@ def energy_error(
 ) -> Float[Array, ""]:
     """e = (1 - r)/(1 - lam), r = (after - before)/promised; e <= 1 iff after - before <= lam promised + slack.
 
-    Where nothing is promised (at rest, or where the flow itself would raise V), e is 0 if the energy
-    did not rise beyond the slack, else infinite: a guarded step never raises V.
+    At rest, where nothing is promised, e is 0 if the energy did not rise beyond the slack, else
+    infinite. Where the flow itself would raise V (promised > 0), e is 0 only if the energy fell: a slack would
+    let it creep upwards there, one rounding error a step.
     """
+    climbs = promised > 0
     promised = jnp.minimum(promised, 0)
     size = jnp.maximum(jnp.abs(before), jnp.abs(after))
     slack = slack_ulps * jnp.finfo(before.dtype).eps * size
     excess = jnp.maximum(after - before - promised - slack, 0)
     allowed = (1 - lam) * -promised
-    unpromised = jnp.where(excess > 0, jnp.inf, 0.0).astype(before.dtype)
+    refused = jnp.where(climbs, after >= before, excess > 0)
+    unpromised = jnp.where(refused, jnp.inf, 0.0).astype(before.dtype)
     e = jnp.where(allowed > 0, excess / jnp.where(allowed > 0, allowed, 1), unpromised)
     return jnp.where(jnp.isfinite(after), e, jnp.inf)

@@ -1,0 +1,97 @@
+"""Figures. Every function takes an `ax` to draw in; the same critical point has the same colour in all of them."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+
+from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS, NO_POINT, STALLED
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers, without black; minima come first.
+_POINT_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D55E00")
+_NO_POINT_COLOURS = {
+    DIVERGED: "#5C3317",  # brown
+    MAX_STEPS: "#BFBFBF",
+    STALLED: "#6E6E6E",
+    ELSEWHERE: "#000000",
+}
+MARKERS = {"minimum": "o", "maximum": "^", "saddle": "X", "flat": "s", "undecided": "D"}
+"""The marker of each nature of critical point."""
+
+
+def point_colours(natures: list[str]) -> list[Any]:
+    """One colour per critical point, by its place in the list: the minima have the most distinct ones."""
+    order = sorted(range(len(natures)), key=lambda i: (natures[i] != "minimum", i))
+    rest = max(len(natures) - len(_POINT_COLOURS), 1)
+    colours: list[Any] = [None] * len(natures)
+    for rank, i in enumerate(order):
+        if rank < len(_POINT_COLOURS):
+            colours[i] = to_rgb(_POINT_COLOURS[rank])
+        else:
+            colours[i] = plt.get_cmap("cividis")((rank - len(_POINT_COLOURS)) / rest)[:3]
+    return colours
+
+
+def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draws the map of `flowopt.basins`: the start's colour is that of the critical point its run reached.
+
+    Diverging starts are brown. White markers are the critical points, by nature; the legend names, for every
+    label on the map, the point, its loss R, and its share of the starts.
+    """
+    if "label" not in ds or not {"w", "b"} <= set(ds.dims):
+        raise ValueError(
+            "`ds` must be a dataset as flowopt.basins returns it, with `label` over (w, b)"
+        )
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.2, 6.2), layout="constrained")
+    natures = list(ds.attrs["natures"])
+    colours = point_colours(natures)
+    colour = {**dict(enumerate(colours)), **{k: to_rgb(c) for k, c in _NO_POINT_COLOURS.items()}}
+    labels = ds.label.values
+    image = np.zeros((*labels.shape, 3))
+    for k in np.unique(labels):
+        image[labels == k] = colour[int(k)]
+    (w_lo, w_hi), (b_lo, b_hi) = ds.attrs["region"]
+    ax.imshow(
+        image.transpose(1, 0, 2),
+        origin="lower",
+        extent=(w_lo, w_hi, b_lo, b_hi),
+        interpolation="nearest",
+        aspect="auto",
+    )
+    for (w, b), nature in zip(ds.point_params.values, natures, strict=True):
+        if w_lo <= w <= w_hi and b_lo <= b <= b_hi:
+            ax.plot(w, b, MARKERS[nature], mfc="white", mec="black", ms=6, mew=1)
+    ax.set(xlabel="w [params]", ylabel="b [params]", xlim=(w_lo, w_hi), ylim=(b_lo, b_hi))
+    if legend:
+        ax.legend(
+            handles=_legend(ds, labels, natures, colour),
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+            fontsize="small",
+            frameon=False,
+            ncols=1,
+        )
+    return ax
+
+
+def _legend(ds: xr.Dataset, labels: np.ndarray, natures: list[str], colour: dict) -> list[Line2D]:
+    """Handles for the labels on the map, the largest share first."""
+    found, count = np.unique(labels, return_counts=True)
+    handles = []
+    for k, c in sorted(zip(found.tolist(), count.tolist(), strict=True), key=lambda kc: -kc[1]):
+        share = f"{c / labels.size:.1%}" if c / labels.size >= 5e-4 else "<0.1%"
+        if k >= 0:
+            w, b = ds.point_params.values[k]
+            name = f"{natures[k]} ({w:.3g}, {b:.3g}), R = {ds.point_value.values[k]:.3g}: {share}"
+            marker = MARKERS[natures[k]]
+        else:
+            name, marker = f"{NO_POINT[k]}: {share}", "s"
+        handles.append(
+            Line2D([], [], ls="", marker=marker, mfc=colour[k], mec="black", ms=8, label=name)
+        )
+    return handles

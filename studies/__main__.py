@@ -1,0 +1,47 @@
+"""`python -m studies [NAME ...] [--list] [--quick] [--out DIR]`."""
+
+import argparse
+import sys
+import time
+
+import studies
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies", description="Runs studies, and writes their reports and figures."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"default: {' '.join(studies.DEFAULT)}"
+    )
+    parser.add_argument("--list", action="store_true", help="name the studies and stop")
+    parser.add_argument("--quick", action="store_true", help="run small, to see that it works")
+    parser.add_argument(
+        "--out", default="results", metavar="DIR", help="folder of the results (results)"
+    )
+    options = parser.parse_args(argv)
+    if options.list:
+        for name in studies.NAMES:
+            print(f"{name:12} {(studies.find(name).__doc__ or '').strip().splitlines()[0]}")
+        return 0
+    names = (
+        list(studies.NAMES) if options.names == ["all"] else options.names or list(studies.DEFAULT)
+    )
+    try:
+        for name in names:
+            studies.find(name)
+    except ValueError as e:
+        parser.error(str(e))
+    for name in names:
+        begin = time.perf_counter()
+        print(f"== {name}", flush=True)
+        report = studies.run(name, options.out, options.quick, progress=True)
+        print(
+            f"{report}\n== {name}: {time.perf_counter() - begin:.0f} s, in {options.out}/{name}/",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

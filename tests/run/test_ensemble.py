@@ -1,0 +1,109 @@
+"""Many runs: each as if it were alone."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import starts
+
+import flowopt as fo
+
+POLY3 = fo.benchmarks.poly3()
+METHODS = {
+    "gd": fo.gd(1e-2),
+    "adam": fo.adam(0.1),
+    "euler_richardson": fo.euler_richardson(),
+    "guarded heavy ball": fo.lyapunov(fo.flows.HeavyBall(1.0)),
+    "Tsit5, PID": fo.Method(
+        fo.flows.HeavyBall(2.0),
+        diffrax.Tsit5(),
+        diffrax.PIDController(rtol=1e-3, atol=1e-6),
+        step=0.1,
+    ),
+}
+
+
+def ends_of(method, first, **settings):
+    return fo.ensemble(POLY3.loss, first, method, **dict(tol=1e-4, max_steps=500) | settings)
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(vars(a)), jax.tree.leaves(vars(b)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_agrees_with_single_runs(method):
+    """To rounding, over 60 steps: an adaptive run that hovers amplifies rounding for as long as it lasts."""
+    first = starts(12)
+    many = ends_of(method, first, max_steps=60)
+    for i in range(12):
+        one = fo.minimise(
+            POLY3.loss, tuple(jnp.asarray(x[i]) for x in first), method, tol=1e-4, max_steps=60
+        )
+        assert int(one.outcome.code) == many.outcome.code[i]
+        assert (
+            one.stats["accepted"] == many.accepted[i] and one.stats["rejected"] == many.rejected[i]
+        )
+        if one.outcome != "diverged":
+            np.testing.assert_allclose([x[i] for x in many.params], one.params, rtol=1e-6)
+            np.testing.assert_allclose(many.value[i], one.value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_run_depends_on_nothing_but_its_start(method):
+    """The same bits for any width, order and neighbours, one of them NaN and one overflowing."""
+    first = starts(300)
+    alone = ends_of(method, first, width=64)
+    same(alone, ends_of(method, first, width=512))
+    order = np.random.default_rng(1).permutation(300)
+    shuffled = ends_of(method, tuple(x[order] for x in first))
+    for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(shuffled)), strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[order], b)
+    bad = tuple(np.concatenate([[np.nan, 1e200], x]) for x in first)
+    among = ends_of(method, bad, width=128)
+    assert np.all(np.asarray(among.outcome == "diverged")[:2])
+    for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(among)), strict=True):
+        np.testing.assert_array_equal(a, np.asarray(b)[2:])
+
+
+def test_pytrees_args_and_dtypes():
+    fn = lambda p, args: jnp.sum((p["x"] - args) ** 2) + p["y"] ** 2
+    first = {"x": np.ones((10, 3), np.float32), "y": np.arange(10, dtype=np.float32)}
+    target = jnp.array([1.0, 2.0, 3.0], jnp.float32)
+    ends = fo.ensemble(fn, first, fo.gd(0.1), args=target, tol=1e-3)
+    assert len(ends) == 10 and str(ends.outcome) == "converged: 10"
+    assert ends.params["x"].shape == (10, 3) and ends.params["x"].dtype == np.float32
+    assert ends.value.shape == ends.grad_norm.shape == ends.accepted.shape == (10,)
+    np.testing.assert_allclose(ends.params["x"], np.tile(target, (10, 1)), atol=1e-3)
+
+
+def test_more_runs_than_lanes_and_no_runs_at_all():
+    ends = ends_of(METHODS["gd"], starts(1000), width=64)
+    same(ends, ends_of(METHODS["gd"], starts(1000)))
+    assert len(ends_of(METHODS["gd"], starts(0))) == 0
+
+
+def test_settings_of_context_managers_reach_the_threads():
+    with jax.enable_x64(False):
+        ends = ends_of(METHODS["gd"], tuple(x.astype(np.float32) for x in starts(300)))
+    assert ends.params[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (dict(starts=(np.ones(3), np.ones(4))), ValueError, "`starts`.*one length"),
+        (dict(starts=(1.0, 2.0)), ValueError, "`starts`.*leading axis"),
+        (dict(starts=(np.ones(3, int), np.ones(3))), TypeError, "`starts`.*dtype int"),
+        (dict(width=0), ValueError, "`width`"),
+        (dict(max_steps=None), ValueError, "`max_steps`"),
+        (dict(tol=0.0), ValueError, "`tol`"),
+        (dict(fn=lambda p, a: p), TypeError, "`fn`"),
+    ],
+)
+def test_bad_input_is_named(change, error, says):
+    arguments = dict(fn=POLY3.loss, starts=starts(3), method=fo.gd(0.1)) | change
+    with pytest.raises(error, match=says):
+        fo.ensemble(**arguments)
