@@ -5,7 +5,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 from flowopt import benchmarks, controllers, flows, solvers
-from flowopt.benchmarks import CriticalPoint, Problem
+from flowopt.benchmarks import CriticalPoint, Problem, certify_critical_points
 from flowopt.controllers import Backtracking, IntegralController
 from flowopt.flows import AbstractFlow, FlowTerm, check_flow
 from flowopt.methods import (

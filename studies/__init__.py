@@ -10,15 +10,20 @@ from types import ModuleType
 
 DEFAULT = ("figure1", "reach")
 """What `python -m studies` runs."""
-NAMES = (*DEFAULT,)
-"""Every study, by the name of its module."""
+MODULES = {
+    "figure1": "studies.figure1",
+    "reach": "studies.reach",
+    "benchmarks": "studies.benchmark_networks",
+}
+"""Every study, and the module that holds it."""
+NAMES = tuple(MODULES)
 
 
 def find(name: str) -> ModuleType:
     """The study called `name`; ValueError, listing them all, for one that is not there."""
     if name not in NAMES:
         raise ValueError(f"`name`: there is no study {name!r}; the studies are {', '.join(NAMES)}")
-    return importlib.import_module(f"studies.{name}")
+    return importlib.import_module(MODULES[name])
 
 
 def run(

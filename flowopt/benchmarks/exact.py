@@ -18,7 +18,7 @@ import sympy as sp
 MAX_BITS = 1 << 14
 
 
-def exact_number(value: Any, name: str) -> sp.Expr:
+def exact_number(value: Any, name: str) -> Any:
     """`value` as an exact real SymPy number.
 
     Integers, fractions and SymPy numbers are taken as they are. A float is taken to mean its
@@ -47,14 +47,14 @@ def exact_number(value: Any, name: str) -> sp.Expr:
     return number
 
 
-def exact_expression(expression: sp.Expr) -> sp.Expr:
+def exact_expression(expression: Any) -> Any:
     """`expression` with every float in it replaced by the rational of its decimal."""
     return expression.xreplace(
         {f: sp.nsimplify(f, rational=True) for f in expression.atoms(sp.Float)}
     )
 
 
-def rational_ball(number: sp.Rational) -> flint.arb:
+def rational_ball(number: Any) -> flint.arb:
     """A ball around a SymPy rational."""
     return flint.arb(flint.fmpq(int(number.p), int(number.q)))
 
@@ -62,7 +62,7 @@ def rational_ball(number: sp.Rational) -> flint.arb:
 @functools.lru_cache(maxsize=1024)
 def _real_roots(coefficients: tuple[int, ...], bits: int) -> tuple[flint.arb, ...]:
     with flint.ctx.workprec(bits):
-        roots = flint.fmpz_poly(list(coefficients)).complex_roots()
+        roots: Any = flint.fmpz_poly(list(coefficients)).complex_roots()
         real = [root for root, _ in roots if isinstance(root, flint.arb) or root.imag.is_zero()]
         return tuple(sorted((flint.arb(r.real) for r in real), key=lambda ball: ball.mid()))
 
@@ -84,11 +84,12 @@ _FUNCTIONS: dict[Any, Callable[[flint.arb], flint.arb]] = {
     sp.tanh: flint.arb.tanh,
     sp.atan: flint.arb.atan,
     sp.erf: flint.arb.erf,
+    sp.erfc: flint.arb.erfc,
     sp.Abs: abs,
 }
 
 
-def ball(expression: sp.Expr, values: Mapping[sp.Symbol, flint.arb] | None = None) -> flint.arb:
+def ball(expression: Any, values: Mapping[Any, flint.arb] | None = None) -> flint.arb:
     """A ball that holds the value of `expression`, its symbols being anywhere in the given balls.
 
     The radius is about 2**-p for p = `flint.ctx.prec` where the expression is well conditioned.
@@ -115,7 +116,7 @@ def ball(expression: sp.Expr, values: Mapping[sp.Symbol, flint.arb] | None = Non
             if exponent == sp.Rational(1, 2):
                 return go(base).sqrt()
             if isinstance(exponent, sp.Integer):
-                return go(base) ** int(exponent)
+                return ball_power(go(base), int(exponent))
             return go(base) ** go(exponent)
         if e.func in _FUNCTIONS:
             return _FUNCTIONS[e.func](go(e.args[0]))
@@ -123,11 +124,21 @@ def ball(expression: sp.Expr, values: Mapping[sp.Symbol, flint.arb] | None = Non
             return flint.arb.pi()
         if e is sp.E:
             return flint.arb(1).exp()
-        if isinstance(e, sp.NumberSymbol):  # the golden ratio and its like
-            return go(e._eval_expand_func()) if e is sp.GoldenRatio else _unknown(e)
+        if e is sp.GoldenRatio:
+            return (1 + flint.arb(5).sqrt()) / 2
         return _unknown(e)
 
     return go(expression)
+
+
+def ball_power(x: flint.arb, power: int) -> flint.arb:
+    """x**power. (python-flint's own is NaN for a ball that holds zero: 0.9.0.)"""
+    if power < 0:
+        return 1 / ball_power(x, -power)
+    if power == 0:
+        return flint.arb(1)
+    half = ball_power(x, power // 2)
+    return half * half * x if power % 2 else half * half
 
 
 def _unknown(expression: Any) -> flint.arb:

@@ -1,19 +1,25 @@
-"""One neuron: the loss of an activation and data, and its exact critical points."""
+"""One neuron: the loss of an activation and data, and its critical points."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .problem import CriticalPoint, Problem
+from .activation import lambdify_activation, read_activation, read_data
+from .critical_point import CriticalPoint
+from .problem import Problem
 
-if TYPE_CHECKING:
-    import sympy as sp
 
-
-def neuron(g: Any, x: Sequence[Any], y: Sequence[Any], *, name: str | None = None) -> Problem:
-    """The loss of one neuron with activation g on the data (x_i, y_i), and all its critical points.
+def neuron(
+    g: Any,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    *,
+    box: Sequence[tuple[float, float]] | None = None,
+    name: str | None = None,
+) -> Problem:
+    """The loss of one neuron with activation g on the data (x_i, y_i), and its critical points.
 
         R(w, b) = 1/(2P) sum_i (g(w x_i + b) - y_i)^2,    params = (w, b), two scalars.
 
@@ -24,99 +30,65 @@ def neuron(g: Any, x: Sequence[Any], y: Sequence[Any], *, name: str | None = Non
     maximum a saddle, and with a flat factor the point is flat, all this also where the Hessian is
     singular.
 
+    With more data, or an activation for which there is no exact method, the critical points in
+    `box` are certified instead (`certify_critical_points`); the `statement` of the result says what
+    is proven.
+
     **Arguments:**
 
     - `g`: the activation, a SymPy expression in one free symbol, or a string for `sympy.sympify`
-      (which evaluates it: do not pass text from strangers).
+      (which evaluates it: do not pass text from strangers), or one of the names "tanh", "sigmoid",
+      "softplus", "sine", "gelu", "bell".
     - `x`, `y`: the data, integers, fractions or SymPy numbers; a float is read as its shortest
-      decimal, so that 0.1 means 1/10. The x must be distinct.
+      decimal, so that 0.1 means 1/10. The x must be distinct, and at least two.
+    - `box`: (low, high) for w and for b; only used where the points are not found exactly.
     - `name`: for tables and messages; by default made from g.
 
-    **Returns:** a `Problem`. Its loss is scalar JAX arithmetic in Horner form, in the dtype of the
-    params.
+    **Returns:** a `Problem`. Its loss is scalar JAX arithmetic in the dtype of the params.
 
     **Raises:** ValueError or TypeError, naming the argument.
     """
     import sympy as sp
 
-    from . import univariate
+    from .root_sets import NotExact
+    from .univariate import critical_set
 
     z = sp.Symbol("z", real=True)
-    activation = _activation(g, z)
-    x, y = _data(x, y)
+    activation = read_activation(g, z)
+    xs, ys = read_data(x, y, least=2)
     w, b = sp.Symbol("w", real=True), sp.Symbol("b", real=True)
-    count = len(x)
-    loss_expression = sum(
-        (activation.subs(z, w * xi + b) - yi) ** 2 for xi, yi in zip(x, y, strict=True)
-    )
-    if count != 2:
-        raise ValueError(f"x: the loss separates for two data, got {count}.")
+    squares = [(activation.subs(z, w * a + b) - c) ** 2 for a, c in zip(xs, ys, strict=True)]
+    expression = sum(squares) / (2 * len(xs))
+    statement = "These are all the critical points in the plane, exactly."
     try:
-        sets = [univariate.critical_set(activation, z, yi) for yi in y]
-    except univariate.NotExact as error:
-        raise ValueError(
-            f"g: no exact critical set is known for {activation} ({error})."
-        ) from error
-    points = [_product(u, s, activation, z, x, y) for u, s in itertools.product(*sets)]
+        if len(xs) != 2:
+            raise NotExact(f"with {len(xs)} data the loss does not separate")
+        sets = [critical_set(activation, z, yi) for yi in ys]
+        points = [_product(u, s, activation, z, xs, ys) for u, s in itertools.product(*sets)]
+    except NotExact as reason:
+        if box is None:
+            raise ValueError(
+                f"box: must be given, (low, high) for w and for b, where there is no exact method: {reason}."
+            ) from reason
+        points, statement = _certified(expression, (w, b), box)
     return Problem(
-        neuron_loss(activation, z, x, y),
+        neuron_loss(activation, z, xs, ys),
         points,
         name or f"neuron({activation})",
-        expression=loss_expression / (2 * count),
+        expression=expression,
         symbols=(w, b),
-        statement="All critical points in the plane, exactly.",
+        statement=statement,
     )
 
 
-def _activation(g: Any, z: sp.Symbol) -> sp.Expr:
-    """g as an exact expression in the symbol z."""
-    import sympy as sp
-
-    from .exact import exact_expression
-
-    try:
-        expression = sp.sympify(g)
-    except (sp.SympifyError, TypeError, SyntaxError) as error:
-        raise ValueError(
-            f"g: must be a SymPy expression or a string for one, got {g!r}."
-        ) from error
-    if not isinstance(expression, sp.Expr):
-        raise TypeError(f"g: must be a SymPy expression in one symbol, got {type(g).__name__}.")
-    free = sorted(expression.free_symbols, key=str)
-    if len(free) != 1:
-        raise ValueError(f"g: must have one free symbol, got {len(free)}: {free}.")
-    return exact_expression(expression.subs(free[0], z))
-
-
-def _data(x: Sequence[Any], y: Sequence[Any]) -> tuple[list[sp.Expr], list[sp.Expr]]:
-    """The data as exact numbers, checked."""
-    from .exact import exact_number
-
-    exact_x = [exact_number(v, "x") for v in x]
-    exact_y = [exact_number(v, "y") for v in y]
-    if not exact_x:
-        raise ValueError("x: must hold at least two numbers, got none.")
-    if len(exact_x) != len(exact_y):
-        raise ValueError(f"y: must be as long as x, got {len(exact_y)} for {len(exact_x)}.")
-    if len(exact_x) < 2:
-        raise ValueError(
-            "x: must hold at least two numbers; with one the loss is constant along lines."
-        )
-    if any((a - c).equals(0) for a, c in itertools.combinations(exact_x, 2)):
-        raise ValueError(f"x: must be distinct, else the loss does not separate; got {exact_x}.")
-    return exact_x, exact_y
-
-
-def neuron_loss(
-    g: sp.Expr, z: sp.Symbol, x: Sequence[sp.Expr], y: Sequence[sp.Expr]
-) -> Callable[..., Any]:
+def neuron_loss(g: Any, z: Any, x: Sequence[Any], y: Sequence[Any]) -> Callable[..., Any]:
     """The loss as plain scalar JAX arithmetic.
 
     Params are two scalars and every constant is a Python float, so that the params' own dtype is
-    kept and an ensemble over lanes sees no small arrays. Horner's form is the shortest and, near a
-    root, the most accurate order of evaluation there is without knowing the roots.
+    kept and an ensemble over lanes sees no small arrays. Polynomials are in Horner's form, the
+    shortest.
     """
-    activation = lambdify_jax(g, z)
+    activation = lambdify_activation(g, z)
     data = [(float(a), float(c)) for a, c in zip(x, y, strict=True)]
     scale = 1 / (2 * len(data))
 
@@ -128,36 +100,19 @@ def neuron_loss(
     return loss
 
 
-def lambdify_jax(g: sp.Expr, z: sp.Symbol) -> Callable[[Any], Any]:
-    """g as a function of a JAX scalar, all of whose constants are Python floats."""
-    import sympy as sp
+def _certified(expression: Any, symbols: tuple, box: Any) -> tuple[list[CriticalPoint], str]:
+    from .certify import certify_critical_points
+    from .degenerate import degenerate_points
 
-    return sp.lambdify(z, _constants_to_floats(_horner(g, z)), modules="jax")
-
-
-def _horner(g: sp.Expr, z: sp.Symbol) -> sp.Expr:
-    import sympy as sp
-
-    if g.is_polynomial(z):
-        return sp.horner(g, wrt=z)
-    return g.func(*(_horner(a, z) for a in g.args)) if g.args else g
-
-
-def _constants_to_floats(expression: sp.Expr) -> sp.Expr:
-    """Every constant but an exponent becomes a float.
-
-    `jnp.sqrt(5)` would bring its own dtype along, and a Python integer past 2**31 does not fit
-    JAX's default.
-    """
-    import sympy as sp
-
-    if expression.is_number:
-        return sp.N(expression, 17)
-    if expression.is_Pow and expression.exp.is_Rational:
-        return sp.Pow(_constants_to_floats(expression.base), expression.exp)
-    if not expression.args:
-        return expression
-    return expression.func(*(_constants_to_floats(a) for a in expression.args))
+    certificate = certify_critical_points(expression, box, symbols=symbols, progress=False)
+    degenerate = degenerate_points(expression, symbols, certificate)
+    statement = certificate.statement
+    if degenerate:
+        statement += (
+            f" {len(degenerate)} degenerate critical points in the undecided pieces are exact; that "
+            "they are alone there is not proven."
+        )
+    return [*certificate.points, *degenerate], statement
 
 
 _NATURES = {
@@ -168,27 +123,23 @@ _NATURES = {
 }
 
 
-def _product(
-    u, s, g: sp.Expr, z: sp.Symbol, x: Sequence[sp.Expr], y: Sequence[sp.Expr]
-) -> CriticalPoint:
+def _product(u: Any, s: Any, g: Any, z: Any, x: Sequence[Any], y: Sequence[Any]) -> CriticalPoint:
     """The critical point of R at the critical coordinates u of phi_0 and s of phi_1."""
     import flint
     import numpy as np
 
     from .exact import ball, nearest_float
-    from .univariate import tidy
+    from .root_sets import tidy
 
     w = tidy((s.exact - u.exact) / (x[1] - x[0]))
     b = tidy(u.exact - w * x[0])
     value = tidy((u.phi + s.phi) / 4)
     with flint.ctx.workprec(256):
-        curvatures = []
-        for coordinate, target in ((u, y[0]), (s, y[1])):
-            second = ((g - target) ** 2).diff(z, 2) / 4
-            at = {z: coordinate.ball()}
-            curvatures.append(
-                nearest_float(ball(second, at)) if coordinate.multiplicity == 1 else 0.0
-            )
+        curvatures = [0.0, 0.0]  # exactly, where the multiplicity is more than one
+        for i, coordinate in enumerate((u, s)):
+            if coordinate.multiplicity == 1:
+                second = ((g - y[i]) ** 2).diff(z, 2) / 4
+                curvatures[i] = nearest_float(ball(second, {z: coordinate.ball()}))
         params = tuple(nearest_float(ball(v)) for v in (w, b))
         loss = nearest_float(ball(value))
     rows = np.array([[float(x[0]), 1.0], [float(x[1]), 1.0]])  # d(u, s)/d(w, b)

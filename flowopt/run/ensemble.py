@@ -92,7 +92,9 @@ def ensemble(
     workers = min(os.cpu_count() or 1, max(1, n // 64))
     width = width or _width(one, -(-n // workers))
     label = progress if isinstance(progress, str) else None
-    with tqdm(total=n, disable=not progress, desc=label, unit="run", smoothing=0) as bar:
+    with tqdm(
+        total=n, disable=not progress, desc=label, leave=label is None, unit="run", smoothing=0
+    ) as bar:
         queue = _Queue(n, bar)
         if workers == 1:
             _work(stepper, starts, results, queue, width)

@@ -12,7 +12,7 @@ import sympy as sp
 
 from flowopt import benchmarks
 
-NETWORKS = ("poly2", "poly3", "poly4", "poly5")
+NETWORKS = ("poly2", "poly3", "poly4", "poly5", "poly8", "rational", "exp2", "exp4", "exp5")
 NINE = {"minimum": 4, "saddle": 4, "maximum": 1}
 
 
@@ -98,8 +98,67 @@ def test_the_same_object_on_every_call(name):
 
 
 def test_importing_does_not_import_sympy():
-    code = (
-        "import sys, flowopt.benchmarks;"
-        "sys.exit(not {'sympy', 'flint'}.isdisjoint(sys.modules))"
-    )
+    code = "import sys, flowopt.benchmarks;sys.exit(not {'sympy', 'flint'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_poly8_has_flat_minima():
+    problem = benchmarks.poly8()
+    assert coordinates(problem) == {0: 1, 1: 3, 2: 3}
+    one = {0: "minimum", 1: "maximum", 2: "minimum"}
+    assert natures(problem) == NINE
+    for point in problem.critical_points:
+        w, b = point.exact
+        pair = {one[b], one[w + b]}
+        assert point.nature == (pair.pop() if len(pair) == 1 else "saddle")
+    z = sp.Symbol("z")
+    g = sp.integrate(sp.expand(280 * z * (z - 1) ** 3 * (z - 2) ** 3), z) + 1
+    w, b = problem.symbols
+    assert sp.expand(problem.expression - (g.subs(z, b) ** 2 + g.subs(z, w + b) ** 2) / 4) == 0
+
+
+def test_rational_has_a_flat_minimum_at_the_golden_ratio():
+    problem = benchmarks.rational()
+    (minimum,) = [p for p in problem.critical_points if p.nature == "minimum"]
+    assert sp.simplify(minimum.exact[1] - sp.GoldenRatio.expand(func=True)) == 0
+    assert minimum.exact[0] == 0 and minimum.exact_value == 0
+    assert minimum.multiplicity == (3, 3)
+    assert not np.any(minimum.hessian)
+
+
+@pytest.mark.parametrize("name, count", [("exp2", 1), ("exp4", 9), ("exp5", 16)])
+def test_the_exponential_networks(name, count):
+    problem = getattr(benchmarks, name)()
+    assert len(problem.critical_points) == count
+    assert all(p.multiplicity == (1, 1) for p in problem.critical_points)
+    values = {"exp2": sp.exp(-1) / 2, "exp4": sp.exp(-1) / 2, "exp5": sp.exp(-8) / 2}
+    assert problem.critical_points[0].exact_value == values[name]
+
+
+@pytest.mark.parametrize(
+    "name, largest",
+    [
+        ("poly2", 1.5e3),
+        ("poly3", 1.1e6),
+        ("poly4", 2.8e7),
+        ("poly5", 6.6e9),
+        ("poly8", 4.1e19),
+        ("bell", 1.2e-5),
+        ("rational", 0.11),
+        ("exp2", 1.0e53),
+        ("exp4", np.inf),
+        ("exp5", np.inf),
+    ],
+)
+def test_the_gradients_that_the_documentation_states(name, largest):
+    problem = getattr(benchmarks, name)()
+    corners = np.array([(-5.0, -5.0), (-5.0, 5.0), (5.0, -5.0), (5.0, 5.0)])
+    norms = [float(jnp.hypot(*jax.grad(problem.loss)((w, b)))) for w, b in corners]
+    assert f"{max(norms):.1e}" == f"{largest:.1e}"
+    if np.isfinite(largest):
+        stated = f"{largest:.1e}".replace("+", "").replace("e0", "e").replace("e-0", "e-")
+        assert stated in problem_doc(name) or str(largest) in problem_doc(name)
+
+
+def problem_doc(name):
+    return " ".join((getattr(benchmarks, name).__doc__ or "").split())

@@ -88,10 +88,9 @@ def test_order_of_convergence_is_the_stated_one(solver, order, flow):
 
 
 @pytest.mark.parametrize(("solver", "order"), SOLVERS.values(), ids=SOLVERS)
-@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
-def test_the_same_steps_as_in_a_plain_diffeqsolve(solver, order, flow):
+def test_the_same_steps_as_in_a_plain_diffeqsolve(solver, order):
     """`minimise` takes the steps that Diffrax itself would, to rounding: ten of them, from the same start."""
-    h, n = 0.03, 10
+    flow, h, n = FLOWS["Adam"], 0.03, 10
     term = fo.FlowTerm(flow, smooth)
     plain = diffrax.diffeqsolve(
         term, solver, 0.0, n * h, h, term.init(QUADRATIC_START), max_steps=n + 1
