@@ -2,5 +2,6 @@
 
 from flowopt.controllers.backtracking import Backtracking
 from flowopt.controllers.integral import IntegralController
+from flowopt.controllers.log_bisection import LogBisection
 
-__all__ = ["Backtracking", "IntegralController"]
+__all__ = ["Backtracking", "IntegralController", "LogBisection"]

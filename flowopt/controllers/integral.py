@@ -10,6 +10,8 @@ import jax.tree_util as jtu
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
+from flowopt.tree import real_dtype
+
 
 class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
     """h <- h clip(safety (1/e)^(1/order), factormin, factormax),  e = norm(error/(atol + rtol max(|y0|, |y1|))).
@@ -74,9 +76,13 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
         error = self._scaled_error(y0, y1_candidate, y_error).astype(h.dtype)
         keep = error <= 1
         order = error_order if self.error_order is None else self.error_order
-        # At e = 0 the quotient is infinite, at e = inf it is 0: the bounds take care of both.
-        factor = jnp.clip(self.safety * (1 / error) ** (1 / order), self.factormin, self.factormax)
-        # A rejected step must shrink; an unbounded law may round to a factor of 1.
+        factor = self.safety * (1 / jnp.where(error > 0, error, 1)) ** (1 / order)
+        # An error of 0, or one that is not finite, says which way to go and not how far.
+        factor = jnp.where(error > 0, factor, 10.0)
+        factor = jnp.where(jnp.isfinite(error), factor, 0.1)
+        factor = jnp.clip(factor, self.factormin, self.factormax)
+        # A rejected step must shrink. (Not growing right after a rejection as well, as codes for ODEs do,
+        # was tried: over the benchmarks it saves 1% of the values.)
         factor = jnp.where(keep, factor, jnp.minimum(factor, self.safety))
         # Step sizes are held fixed under differentiation, as in Diffrax: at e = 0 the law has no derivative.
         factor = jax.lax.stop_gradient(factor)
@@ -87,6 +93,8 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
         return keep, t_start, t_start + h_next, False, None, diffrax.RESULTS.successful
 
     def _scaled_error(self, y0: PyTree, y1: PyTree, error: PyTree) -> Float[Array, ""]:
+        dtype = real_dtype(error)
+        error = jtu.tree_map(lambda e: e.astype(dtype), error)
         if self.rtol == 0:
             return self.norm(error) / self.atol
 

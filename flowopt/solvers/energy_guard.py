@@ -1,17 +1,24 @@
 """The energy guard: V makes a step stand or fall, and tells the controller how close it was."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from flowopt.flows.flow import FlowTerm, energy_rate
+from flowopt.flows.flow import FlowTerm, State, energy_rate
 from flowopt.solvers.native import estimates_error, native
 from flowopt.solvers.trial import AbstractFlowSolver, Trial, all_finite
 from flowopt.tree import real_dtype
+
+
+class _Guarded(NamedTuple):
+    inner: PyTree
+    """What the inner solver remembers."""
+    budget: Float[Array, ""] | None
+    """V(y_0) - lam sum h |V'| over the steps kept so far; None where the energy of the step before is what counts."""
 
 
 class EnergyGuard(AbstractFlowSolver):
@@ -45,6 +52,12 @@ class EnergyGuard(AbstractFlowSolver):
     """Relative tolerance on the inner solver's error; None to leave it out."""
     atol: float | None = None
     """Absolute tolerance on the inner solver's error [params]; None to leave it out."""
+    nonmonotone: bool = False
+    """Compare with the initial energy less the dissipation demanded so far, V(y_n) <= V(y_0) - lam sum h |V'|,
+    and not with the energy of the step before: V may then rise for a while, never above V(y_0)."""
+    promise: str = "start"
+    """Where V' is taken: "start", at y0; or "staggered", at the old params and the new memory, where a
+    staggered solver takes its velocity from. The latter demands a decrease also of a heavy ball at rest."""
     slack_ulps: float = 4.0
     """Rounding allowed in V1 - V0, in units of the last place of |V|: each V is rounded by about two."""
 
@@ -53,6 +66,8 @@ class EnergyGuard(AbstractFlowSolver):
             raise TypeError(f"`solver` must be a diffrax solver; got {self.solver!r}")
         if isinstance(self.lam, float | int) and not 0 < self.lam < 1:
             raise ValueError(f"`lam` must lie in (0, 1); got {self.lam}")
+        if self.promise not in ("start", "staggered"):
+            raise ValueError(f'`promise` must be "start" or "staggered"; got {self.promise!r}')
         if (self.rtol is None) != (self.atol is None):
             raise ValueError("`rtol` and `atol` go together: give both, or neither")
         if self.rtol is not None and not estimates_error(self.solver):
@@ -72,19 +87,28 @@ class EnergyGuard(AbstractFlowSolver):
         return 1
 
     def start(self, flow, y, at):
-        return native(self.solver).start(flow, y, at)
+        inner = native(self.solver).start(flow, y, at)
+        return _Guarded(inner, flow.energy(y.params, y.memory, at) if self.nonmonotone else None)
 
-    def trial(self, flow, y, at, h, state):
-        inner = native(self.solver).trial(flow, y, at, h, state)
+    def trial(self, flow, y, at, h, state: _Guarded):
+        inner = native(self.solver).trial(flow, y, at, h, state.inner)
         energy = flow.energy(y.params, y.memory, at)
-        promised = h.astype(energy.dtype) * energy_rate(flow, y, at)
+        promised = h.astype(energy.dtype) * energy_rate(flow, self._where_promised(y, inner), at)
         candidate = flow.energy(inner.y.params, inner.y.memory, inner.at)
-        scaled = energy_error(energy, candidate, promised, self.lam, self.slack_ulps)
+        # What V1 is compared with: V0, or what is left of the initial energy after the dissipation so far.
+        before = energy if state.budget is None else jnp.maximum(state.budget, energy)
+        scaled = energy_error(energy, candidate, promised, self.lam, self.slack_ulps, before)
         scaled = jnp.where(all_finite(inner.y), scaled, jnp.inf)
         if self.rtol is not None:
             scaled = jnp.maximum(scaled, self._inner_error(flow, y, inner))
         error = jtu.tree_map(lambda x: scaled.astype(x.dtype), inner.y)
-        return inner._replace(error=error, keep=inner.keep & (scaled <= 1))
+        budget = None if state.budget is None else before + self.lam * jnp.minimum(promised, 0)
+        return inner._replace(
+            error=error, keep=inner.keep & (scaled <= 1), state=_Guarded(inner.state, budget)
+        )
+
+    def _where_promised(self, y: State, inner: Trial) -> State:
+        return State(y.params, inner.y.memory) if self.promise == "staggered" else y
 
     def _inner_error(self, flow, y, inner: Trial) -> Float[Array, ""]:
         assert self.rtol is not None and self.atol is not None
@@ -100,13 +124,16 @@ class EnergyGuard(AbstractFlowSolver):
 
 
 def energy_error(
-    before: Float[Array, ""],
+    energy: Float[Array, ""],
     after: Float[Array, ""],
     promised: Float[Array, ""],
     lam: float,
     slack_ulps: float,
+    before: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """e = (1 - r)/(1 - lam), r = (after - before)/promised; e <= 1 iff after - before <= lam promised + slack.
+
+    `before` is the `energy` at y0 unless another reference, not below it, is given.
 
     At rest, where nothing is promised, e is 0 if the energy did not rise beyond the slack, else
     infinite. Where the flow itself would raise V (promised > 0), e is 0 only if the energy fell: a slack would
@@ -114,11 +141,12 @@ def energy_error(
     """
     climbs = promised > 0
     promised = jnp.minimum(promised, 0)
-    size = jnp.maximum(jnp.abs(before), jnp.abs(after))
-    slack = slack_ulps * jnp.finfo(before.dtype).eps * size
+    before = energy if before is None else before
+    size = jnp.maximum(jnp.abs(energy), jnp.abs(after))
+    slack = slack_ulps * jnp.finfo(energy.dtype).eps * size
     excess = jnp.maximum(after - before - promised - slack, 0)
     allowed = (1 - lam) * -promised
     refused = jnp.where(climbs, after >= before, excess > 0)
-    unpromised = jnp.where(refused, jnp.inf, 0.0).astype(before.dtype)
+    unpromised = jnp.where(refused, jnp.inf, 0.0).astype(energy.dtype)
     e = jnp.where(allowed > 0, excess / jnp.where(allowed > 0, allowed, 1), unpromised)
     return jnp.where(jnp.isfinite(after), e, jnp.inf)
