@@ -10,12 +10,24 @@ from flowopt.controllers import Backtracking, IntegralController
 from flowopt.flows import AbstractFlow, FlowTerm, check_flow
 from flowopt.methods import (
     Method,
+    adabelief,
+    adagrad,
     adam,
+    adamax,
+    adamw,
+    amsgrad,
     euler_richardson,
     extragradient,
+    fading_nesterov,
     gd,
+    inna,
+    lion,
     lyapunov,
     momentum,
+    nadam,
+    nesterov,
+    rmsprop,
+    sign_gd,
 )
 from flowopt.run.ensemble import Ensemble, ensemble
 from flowopt.run.outcome import Outcome

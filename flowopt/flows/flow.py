@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from flowopt.objective import At, Evaluations, Objective
-from flowopt.tree import inner
+from flowopt.tree import add_scaled, inner
 
 
 class State(NamedTuple):
@@ -45,6 +45,16 @@ class AbstractFlow(eqx.Module):
     @abc.abstractmethod
     def params_field(self, params: PyTree, memory: PyTree, at: At) -> PyTree:
         """params', a pytree like `params` [params/time]."""
+
+    def advance_memory(
+        self, params: PyTree, memory: PyTree, at: At, h: Float[Array, ""]
+    ) -> PyTree:
+        """The memory after a staggered step of length `h` [time]: one Euler step of all of it at once.
+
+        Only a flow whose memory is itself a chain (one part drives the next) needs another: there each
+        part moves with what drives it already moved, as the params move with the new memory.
+        """
+        return add_scaled(memory, h, self.memory_field(params, memory, at))
 
     def energy(self, params: PyTree, memory: PyTree, at: At) -> Float[Array, ""]:
         """The Lyapunov function V [loss]; raises NotImplementedError for a flow of which none is known."""

@@ -1,10 +1,13 @@
-"""The named methods: points in flow x solver x controller."""
+"""A method: a flow, a solver and a controller that work together."""
+
+import inspect
+from typing import Any
 
 import diffrax
 import equinox as eqx
-import optimistix as optx
+import jax
 
-from flowopt import controllers, flows, solvers
+from flowopt import controllers, solvers
 from flowopt.flows.flow import AbstractFlow, has_energy
 from flowopt.solvers.native import estimates_error
 
@@ -67,6 +70,56 @@ class Method(eqx.Module):
                 "inner solver's error go to EnergyGuard(solver, rtol=..., atol=...)"
             )
 
+    def __str__(self) -> str:
+        """The equation, the solver, the controller and the first step, a line each."""
+        controller = _brief(self.controller)
+        step = "chosen by the controller" if self.step is None else f"{_number(self.step)}"
+        return (
+            f"{_equation(self.flow)}\n"
+            f"  flow        {_brief(self.flow)}\n"
+            f"  solver      {_brief(self.solver)}\n"
+            f"  controller  {controller}, "
+            + ("h" if isinstance(self.controller, diffrax.ConstantStepSize) else "first h")
+            + f" = {step}"
+        )
+
+
+def _equation(flow: AbstractFlow) -> str:
+    """The first paragraph of the flow's docstring, which by custom is its equation; for one on top of another, both."""
+    text = (inspect.getdoc(type(flow)) or type(flow).__name__).split("\n\n")[0]
+    inner = getattr(flow, "flow", None)
+    if isinstance(inner, AbstractFlow):
+        text += f"\n  with f from\n{_equation(inner)}"
+    return text
+
+
+def _number(x: Any) -> str:
+    if isinstance(x, jax.core.Tracer):
+        return "(traced)"
+    return f"{x:.6g}" if isinstance(x, float) else str(x)
+
+
+def _brief(part: Any) -> str:
+    """A module with the fields that are not at their defaults, in one line."""
+    shown = []
+    for field in getattr(part, "__dataclass_fields__", {}).values():
+        value = getattr(part, field.name, None)
+        if field.name == "term_compatible_contr_kwargs" or value is field.default:
+            continue
+        if isinstance(value, bool | str | float | int | type(None)):
+            if value != field.default:
+                text = _number(value)
+            else:
+                continue
+        elif isinstance(value, eqx.Module):
+            text = _brief(value)
+        elif eqx.is_array_like(value):
+            text = _number(value)
+        else:
+            text = getattr(value, "__name__", repr(value))
+        shown.append(f"{field.name}={text}")
+    return f"{type(part).__name__}({', '.join(shown)})"
+
 
 def check_step(step: float | None, name: str = "step") -> None:
     """Raises unless `step` is None, traced, or a finite number > 0."""
@@ -80,87 +133,3 @@ def check_step(step: float | None, name: str = "step") -> None:
 
 def _unscaled(controller: diffrax.AbstractStepSizeController) -> bool:
     return getattr(controller, "rtol", None) == 0 and getattr(controller, "atol", None) == 1
-
-
-def _decay(beta: float, name: str) -> None:
-    if not 0 <= beta < 1:
-        raise ValueError(f"`{name}` must lie in [0, 1); got {beta}")
-
-
-def gd(lr: float) -> Method:
-    """Gradient descent, theta <- theta - lr grad R: Euler on the gradient flow with h = lr [params^2/loss]."""
-    check_step(lr, "lr")
-    return Method(flows.Gradient(), diffrax.Euler(), step=lr)
-
-
-def momentum(lr: float, beta: float = 0.9) -> Method:
-    """Gradient descent with momentum, m <- beta m + grad R, theta <- theta - lr m.   [Polyak 1964]
-
-    Staggered Euler on the heavy ball with h = sqrt(lr) and friction (1 - beta)/h, where v = -h m.
-    """
-    check_step(lr, "lr")
-    _decay(beta, "beta")
-    h = lr**0.5
-    return Method(flows.HeavyBall((1 - beta) / h), solvers.StaggeredEuler(), step=h)
-
-
-def adam(
-    lr: float,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    *,
-    bias_correction: bool = True,
-) -> Method:
-    """Adam [Kingma and Ba 2015]: staggered Euler on Adam's flow with h = lr and tau = lr/(1 - b).
-
-    `bias_correction=False` leaves the averages as they are, started from 0.
-    """
-    check_step(lr, "lr")
-    _decay(b1, "b1")
-    _decay(b2, "b2")
-    flow = flows.Adam if bias_correction else flows.UncorrectedAdam
-    return Method(flow(lr / (1 - b1), lr / (1 - b2), eps), solvers.StaggeredEuler(), step=lr)
-
-
-def euler_richardson(tol: float = 1e-2, step: float = 0.1) -> Method:
-    """Adaptive gradient descent: the Euler-Richardson pair on the gradient flow, each error kept below `tol`.
-
-    The 2-norm of the error estimate [params] is held below `tol` by an `IntegralController` with safety 0.9
-    and no bound on the change of step. `tol` is absolute, so near a minimum nothing holds h back but
-    instability: the iterates hover where the estimate is about `tol`, and the gradient need not
-    fall below a small tolerance. `lyapunov(solver=EulerRichardson())` guards it by energy, and converges.
-    """
-    return _embedded(solvers.EulerRichardson(), tol, step)
-
-
-def extragradient(tol: float = 1e-2, step: float = 0.1) -> Method:
-    """As `euler_richardson`, with the Extragradient pair: the variant behind the published shares."""
-    return _embedded(solvers.Extragradient(), tol, step)
-
-
-def _embedded(solver: diffrax.AbstractSolver, tol: float, step: float) -> Method:
-    check_step(tol, "tol")
-    controller = controllers.IntegralController(
-        rtol=0, atol=tol, norm=optx.two_norm, safety=0.9, factormin=0, factormax=float("inf")
-    )
-    return Method(flows.Gradient(), solver, controller, step=step)
-
-
-def lyapunov(
-    flow: AbstractFlow | None = None,
-    solver: diffrax.AbstractSolver | None = None,
-    controller: diffrax.AbstractStepSizeController | None = None,
-    *,
-    lam: float = 0.5,
-    step: float = 0.1,
-) -> Method:
-    """Energy-stable descent: `solver` on `flow`, guarded by the flow's own energy; no learning rate to choose.
-
-    Defaults: the gradient flow, staggered Euler, and the integral law on the
-    energy error. `step` is only the first to be tried. Raises ValueError for a flow without energy.
-    """
-    flow = flows.Gradient() if flow is None else flow
-    solver = solvers.StaggeredEuler() if solver is None else solver
-    controller = controllers.IntegralController() if controller is None else controller
-    return Method(flow, solvers.EnergyGuard(solver, lam=lam), controller, step=step)
