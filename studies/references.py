@@ -19,7 +19,11 @@ REFERENCES: dict[str, tuple[Callable[[Any], fo.Method], Callable[[Any], Any], fl
     "gd": (fo.gd, optax.sgd, 1e-3),
     "sign_gd": (fo.sign_gd, optax.sign_sgd, 1e-3),
     "momentum": (lambda lr: fo.momentum(lr, 0.9), lambda lr: optax.sgd(lr, 0.9), 1e-4),
-    "nesterov": (lambda lr: fo.nesterov(lr, 0.9), lambda lr: optax.sgd(lr, 0.9, nesterov=True), 1e-4),
+    "nesterov": (
+        lambda lr: fo.nesterov(lr, 0.9),
+        lambda lr: optax.sgd(lr, 0.9, nesterov=True),
+        1e-4,
+    ),
     "adagrad": (fo.adagrad, optax.adagrad, 1e-2),
     "rmsprop": (fo.rmsprop, optax.rmsprop, 1e-3),
     "rmsprop, eps outside the root": (
@@ -88,7 +92,9 @@ def differences(name: str, fn: Callable, starts: Any, steps: int, lr: Any = None
     ours, theirs, default = REFERENCES[name]
     lr = default if lr is None else lr
     method, transformation = ours(lr), theirs(lr)
-    stepper = make_stepper(fn, jtu.tree_map(lambda x: x[0], starts), method, None, 1e-300, None, None)
+    stepper = make_stepper(
+        fn, jtu.tree_map(lambda x: x[0], starts), method, None, 1e-300, None, None
+    )
     solver = native(method.solver)
     assert method.step is not None
 

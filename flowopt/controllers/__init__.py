@@ -1,6 +1,25 @@
 """How long the next step is: step-size laws beside those of Diffrax."""
 
 from flowopt.controllers.backtracking import Backtracking
+from flowopt.controllers.gain_ratio import (
+    AbstractRule,
+    Fletcher,
+    GainRatio,
+    Marquardt,
+    More,
+    Nielsen,
+    Uphill,
+)
 from flowopt.controllers.integral import IntegralController
 
-__all__ = ["Backtracking", "IntegralController"]
+__all__ = [
+    "AbstractRule",
+    "Backtracking",
+    "Fletcher",
+    "GainRatio",
+    "IntegralController",
+    "Marquardt",
+    "More",
+    "Nielsen",
+    "Uphill",
+]

@@ -8,12 +8,14 @@ from flowopt.flows.adamax import AdaMax
 from flowopt.flows.amsgrad import AMSGrad
 from flowopt.flows.check import FlowReport, check_flow
 from flowopt.flows.flow import AbstractFlow, FlowTerm, State
+from flowopt.flows.gauss_newton import GaussNewton, LevenbergMarquardt
 from flowopt.flows.gradient import Clipped, Gradient, Normalised, PGradient, Sign
 from flowopt.flows.heavy_ball import HeavyBall
 from flowopt.flows.hessian_damping import HessianDamping
 from flowopt.flows.lion import Lion
 from flowopt.flows.momentum import Momentum
 from flowopt.flows.nesterov import FadingNesterov, Nesterov
+from flowopt.flows.newton import DampedNewton, Newton
 from flowopt.flows.rmsprop import RMSProp
 from flowopt.flows.scheduled import Scheduled
 
@@ -26,16 +28,20 @@ __all__ = [
     "Adam",
     "AdamW",
     "Clipped",
+    "DampedNewton",
     "FadingNesterov",
     "FlowReport",
     "FlowTerm",
+    "GaussNewton",
     "Gradient",
     "HeavyBall",
     "HessianDamping",
+    "LevenbergMarquardt",
     "Lion",
     "Momentum",
     "NAdam",
     "Nesterov",
+    "Newton",
     "Normalised",
     "PGradient",
     "RMSProp",

@@ -68,16 +68,12 @@ class NAdam(AbstractFlow):
     """Floor under the root, >= 0 [loss^2/params^2]."""
 
     def __check_init__(self):
-        check_positive(
-            tau1=self.tau1, tau2=self.tau2, lookahead=self.lookahead, eps=self.eps
-        )
+        check_positive(tau1=self.tau1, tau2=self.tau2, lookahead=self.lookahead, eps=self.eps)
         check_not_negative(eps_root=self.eps_root)
         numbers = isinstance(self.lookahead, float | int) and isinstance(self.tau1, float | int)
         # A decay of 0 makes them equal up to rounding.
         if numbers and self.lookahead > self.tau1 * (1 + 1e-12):
-            raise ValueError(
-                f"`lookahead` must be <= tau1 = {self.tau1}; got {self.lookahead}"
-            )
+            raise ValueError(f"`lookahead` must be <= tau1 = {self.tau1}; got {self.lookahead}")
 
     def init(self, params):
         return no_moments(params)

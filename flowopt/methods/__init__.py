@@ -19,6 +19,13 @@ from flowopt.methods.first_order import (
     sign_gd,
 )
 from flowopt.methods.method import Method, check_step
+from flowopt.methods.second_order import (
+    damped_newton,
+    gauss_newton,
+    levenberg_marquardt,
+    newton,
+    proximal_point,
+)
 
 __all__ = [
     "Method",
@@ -29,16 +36,21 @@ __all__ = [
     "adamw",
     "amsgrad",
     "check_step",
+    "damped_newton",
     "euler_richardson",
     "extragradient",
     "fading_nesterov",
+    "gauss_newton",
     "gd",
     "inna",
+    "levenberg_marquardt",
     "lion",
     "lyapunov",
     "momentum",
     "nadam",
     "nesterov",
+    "newton",
+    "proximal_point",
     "rmsprop",
     "sign_gd",
 ]

@@ -58,15 +58,15 @@ def inna(lr: float, alpha: float = 0.5, beta: float = 0.1) -> Method:
     """INNA [Castera et al. 2021]: Euler on the flow with Hessian-driven damping, h = lr [time]."""
     if callable(lr):
         return Method(
-            flows.Scheduled(flows.HessianDamping(alpha, beta), lr), solvers.StaggeredEuler(), step=1.0
+            flows.Scheduled(flows.HessianDamping(alpha, beta), lr),
+            solvers.StaggeredEuler(),
+            step=1.0,
         )
     check_step(lr, "lr")
     return Method(flows.HessianDamping(alpha, beta), diffrax.Euler(), step=lr)
 
 
-def adagrad(
-    lr: LearningRate, initial_accumulator_value: float = 0.1, eps: float = 1e-7
-) -> Method:
+def adagrad(lr: LearningRate, initial_accumulator_value: float = 0.1, eps: float = 1e-7) -> Method:
     """AdaGrad, s <- s + g^2, theta <- theta - lr g/sqrt(s + eps).   [Duchi, Hazan and Singer 2011]
 
     Staggered Euler on AdaGrad's flow with h = tau = lr.
@@ -161,9 +161,7 @@ def nadam(
     return staggered(lambda h: flows.NAdam(h / (1 - b1), h / (1 - b2), h, eps, eps_root), lr)
 
 
-def adamax(
-    lr: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> Method:
+def adamax(lr: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Method:
     """AdaMax [Kingma and Ba 2015]: staggered Euler on AdaMax's flow with h = tau3 = lr and tau = lr/(1 - b)."""
     check_decay(b1=b1, b2=b2)
     return staggered(lambda h: flows.AdaMax(h / (1 - b1), h / (1 - b2), h, eps), lr)

@@ -9,6 +9,7 @@ import jax
 
 from flowopt import controllers, solvers
 from flowopt.flows.flow import AbstractFlow, has_energy
+from flowopt.flows.gradient import Gradient
 from flowopt.solvers.native import estimates_error
 
 
@@ -45,6 +46,18 @@ class Method(eqx.Module):
             raise ValueError(
                 f"`step` is needed: {type(self.controller).__name__} cannot choose the first step; "
                 "give one > 0"
+            )
+        if getattr(self.controller, "wants_gain", False) and not hasattr(
+            self.solver, "report_gain"
+        ):
+            raise ValueError(
+                f"`controller`: {type(self.controller).__name__} judges a step by what its quadratic model promised, and "
+                f"{type(self.solver).__name__} has none; use flowopt.RosenbrockEuler(), not wrapped"
+            )
+        if hasattr(self.solver, "report_gain") and not isinstance(self.flow, Gradient):
+            raise ValueError(
+                f"`solver`: RosenbrockEuler linearises the gradient flow; got {type(self.flow).__name__}. Newton's, "
+                "Gauss-Newton's and Levenberg-Marquardt's own flows go with diffrax.Euler()"
             )
         guarded = isinstance(self.solver, solvers.EnergyGuard)
         wants_error = adaptive or isinstance(self.controller, controllers.Backtracking)

@@ -87,9 +87,12 @@ def native(
     """`solver` as a flow solver; one that is so already is returned as it is.
 
     An implicit solver whose root finder has no tolerances of its own takes those of an adaptive
-    `controller`, as in `diffeqsolve`, and without one rtol = 1e-6 and atol = 1e-9.
+    `controller`, as in `diffeqsolve`, and without one rtol = 1e-6 and atol = 1e-9. A solver that can
+    report its gain does so to a controller that wants it.
     """
     if isinstance(solver, AbstractFlowSolver):
+        if hasattr(solver, "report_gain") and getattr(controller, "wants_gain", False):
+            return eqx.tree_at(lambda s: s.report_gain, solver, True)
         return solver
     explicit = isinstance(solver, diffrax.AbstractERK) and isinstance(
         getattr(solver, "tableau", None), diffrax.ButcherTableau
