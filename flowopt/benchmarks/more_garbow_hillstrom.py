@@ -127,7 +127,7 @@ def rosenbrock() -> ResidualProblem:
 
 
 def freudenstein_roth() -> ResidualProblem:
-    """(2) Freudenstein and Roth: n = m = 2; F = 0 at (5, 4), and a local minimum 48.9842... at (11.41..., -0.8968...)."""
+    """(2) Freudenstein and Roth: n = m = 2; F = 0 at (5, 4), and a local minimum 48.9842 at (11.41, -0.8968)."""
     return ResidualProblem("freudenstein_roth", 2, _freudenstein_roth, (0.5, -2.0), (0.0, 48.9842))
 
 

@@ -28,7 +28,8 @@ class LargestMoments(NamedTuple):
 
 
 class AMSGrad(AbstractFlow):
-    """m, s, c1, c2 as in `Adam`,  w' = max(s/c2 - w, 0)/tau3,  theta' = -(m/c1)/D,  D = sqrt(max(w, s/c2) + eps_root) + eps.
+    """m, s, c1, c2 as in `Adam`,  w' = max(s/c2 - w, 0)/tau3,  theta' = -(m/c1)/D,
+    D = sqrt(max(w, s/c2) + eps_root) + eps.
 
     V = R + (tau1/2) sum m^2/(c1 D) is a Lyapunov function if tau1 <= 4 tau2.   [Reddi, Kale and Kumar 2018]
 

@@ -30,7 +30,9 @@ class GaussNewton(AbstractFlow):
 
 
 class LevenbergMarquardt(AbstractFlow):
-    """theta' = -(J'J + mu I)^-1 J'r,  J = dr/dtheta,  R = |r|^2/2.   V = R,  dV/dt = -g'(J'J + mu I)^-1 g <= 0,  g = J'r.
+    """theta' = -(J'J + mu I)^-1 g,  g = J'r,  J = dr/dtheta,  R = |r|^2/2.
+
+    V = R,  dV/dt = -g'(J'J + mu I)^-1 g <= 0.
 
     Derivation: dV/dt = <g, theta'>, and J'J + mu I is positive definite for every J. mu -> 0 is the Gauss-Newton flow;
     mu -> infinity is the gradient flow, slowed down by mu.   [Levenberg 1944; Marquardt 1963]

@@ -27,7 +27,8 @@ class Scheduled(AbstractFlow):
     The rate multiplies the motion of the params alone, as a learning rate does: the averages of Adam keep
     their time constants. n is a state, so the flow is autonomous. Staggered Euler with step h = `period`
     moves the clock first, so the rate of the k-th step is rate(k - 1) exactly, as in optax; n is rounded
-    to the next whole number where it is within 1e-6 of it. Before n = 0 the rate is rate(0).
+    to the next whole number where it is within 1e-6 of it. Before n = 0 the rate is rate(0). n comes in the precision
+    of the params: optax, which gives its schedules an int32, evaluates them in float32, to 1e-7.
 
     No `energy`: that of `flow` need not fall once theta moves at another pace than its memory. (Of a flow
     without memory it does fall, if rate > 0.)

@@ -41,6 +41,12 @@ class Method(eqx.Module):
                     + (" (the class: call it)" if isinstance(value, type) else "")
                 )
         check_step(self.step)
+        _check_one_term(self.flow, self.solver)
+        if isinstance(self.controller, diffrax.StepTo | diffrax.ClipStepSizeController):
+            raise ValueError(
+                f"`controller`: {type(self.controller).__name__} goes by the time, and a run has none: every "
+                "step is integrated on [0, h]; use one that goes by steps, such as diffrax.PIDController(...)"
+            )
         adaptive = isinstance(self.controller, diffrax.AbstractAdaptiveStepSizeController)
         if self.step is None and not adaptive:
             raise ValueError(
@@ -51,8 +57,8 @@ class Method(eqx.Module):
             self.solver, "report_gain"
         ):
             raise ValueError(
-                f"`controller`: {type(self.controller).__name__} judges a step by what its quadratic model promised, and "
-                f"{type(self.solver).__name__} has none; use flowopt.RosenbrockEuler(), not wrapped"
+                f"`controller`: {type(self.controller).__name__} judges a step by what its quadratic model "
+                f"promised, and {type(self.solver).__name__} has none; use flowopt.RosenbrockEuler(), not wrapped"
             )
         if hasattr(self.solver, "report_gain") and not isinstance(self.flow, Gradient):
             raise ValueError(
@@ -76,9 +82,10 @@ class Method(eqx.Module):
                 "`controller`: a constant step keeps every step, so the guard would have no say; use "
                 "flowopt.IntegralController() or flowopt.Backtracking()"
             )
-        if guarded and adaptive and not _unscaled(self.controller):
+        scaled = guarded or hasattr(self.solver, "report_gain")
+        if scaled and adaptive and not _unscaled(self.controller):
             raise ValueError(
-                "`controller`: the error of an EnergyGuard is already scaled, so "
+                f"`controller`: the error of {type(self.solver).__name__} is already scaled, so "
                 f"{type(self.controller).__name__} needs rtol=0 and atol=1 beside it; tolerances on the "
                 "inner solver's error go to EnergyGuard(solver, rtol=..., atol=...)"
             )
@@ -95,6 +102,23 @@ class Method(eqx.Module):
             + ("h" if isinstance(self.controller, diffrax.ConstantStepSize) else "first h")
             + f" = {step}"
         )
+
+
+def _check_one_term(flow: AbstractFlow, solver: Any) -> None:
+    """Raises ValueError for a solver, or one inside it, of something other than one autonomous ODE."""
+    if isinstance(solver, diffrax.SemiImplicitEuler):
+        if type(flow).memory_field is AbstractFlow.memory_field:
+            raise ValueError(
+                f"`solver`: SemiImplicitEuler steps two parts of the state in turn, and {type(flow).__name__} has no "
+                "memory; use diffrax.Euler()"
+            )
+    elif solver.term_structure is not diffrax.AbstractTerm:
+        raise ValueError(
+            f"`solver`: {type(solver).__name__} is for an ODE split into several terms, or one with noise, and a flow "
+            "is one term; use a solver of one ODE, such as diffrax.Tsit5() or diffrax.Kvaerno5()"
+        )
+    if isinstance(getattr(solver, "solver", None), diffrax.AbstractSolver):
+        _check_one_term(flow, solver.solver)
 
 
 def _equation(flow: AbstractFlow) -> str:

@@ -34,7 +34,7 @@ def levenberg_marquardt(
     scaling: str = "more",
     geodesic: float = 0.0,
 ) -> Method:
-    """Levenberg-Marquardt: Rosenbrock-Euler on the gradient flow with the Gauss-Newton matrix, h = 1/mu. For `least_squares`.
+    """Levenberg-Marquardt: Rosenbrock-Euler on the gradient flow with J'J, h = 1/mu. For `least_squares`.
 
     `mu` is only the first, in units of the scaled J'J, whose diagonal is 1: 1e-6 begins with nearly
     a Gauss-Newton step. `rule` is how mu goes on, by default Nielsen's; see `flowopt.controllers` for those of
@@ -50,7 +50,7 @@ def levenberg_marquardt(
 def proximal_point(lr: float, *, rtol: float = 1e-10, atol: float = 1e-10) -> Method:
     """The proximal point method, theta <- argmin R + |. - theta|^2/(2 lr): implicit Euler on the gradient flow, h = lr.
 
-    Each step is solved by Newton's method on theta1 + lr grad R(theta1) = theta, to the relative and absolute tolerances
+    Each step is solved by Newton's method on theta1 + lr grad R(theta1) = theta, to the tolerances
     `rtol` and `atol` [params] (take larger ones in float32); where that fails within 50 iterations the run
     ends as diverged. [Martinet 1970; Rockafellar 1976]
     """
