@@ -33,36 +33,34 @@ def advance(stepper):
     return lambda state: stepper.advance(state, (Evaluations(), Evaluations()))
 
 
-@pytest.mark.parametrize("mu", [1e-6, 1e-2, 1.0, 100.0])
-def test_both_ways_of_levenberg_marquardt_agree_step_by_step(mu):
-    one = fo.Method(F.LevenbergMarquardt(mu), diffrax.Euler(), step=1.0)
-    other = fo.Method(F.Gradient(), fo.RosenbrockEuler(), step=1 / mu)
-
+@pytest.mark.parametrize("problem", residual_problems()[:4], ids=lambda p: p.name)
+def test_both_ways_of_levenberg_marquardt_agree_step_by_step(problem):
     @jax.jit
-    def both(x):
+    def both(x, mu):
+        one = fo.Method(F.LevenbergMarquardt(mu), diffrax.Euler(), step=1.0)
+        other = fo.Method(F.Gradient(), fo.RosenbrockEuler(), step=1 / mu)
         starts = [stepper_of(method, problem.residuals, x) for method in (one, other)]
         return [advance(s)(s.start(x)).params for s in starts]
 
-    for problem in residual_problems()[:4]:
-        x = jnp.asarray(problem.start)
-        r, J = problem.residuals(x, None), jax.jacobian(problem.residuals)(x, None)
-        a, b = both(x)
+    x = jnp.asarray(problem.start)
+    r, J = problem.residuals(x, None), jax.jacobian(problem.residuals)(x, None)
+    for mu in (1e-6, 1e-2, 1.0, 100.0):
+        a, b = both(x, jnp.asarray(mu))
         # And with the step computed by numpy, from (J; sqrt(mu) I) d = (-r; 0).
         stack = np.concatenate([J, np.sqrt(mu) * np.eye(x.size)])
         d = np.linalg.lstsq(stack, np.concatenate([-r, np.zeros(x.size)]), rcond=None)[0]
         size = np.linalg.norm(d)
         assert np.linalg.norm(a - b) <= 1e-12 * size
         assert np.linalg.norm(a - x - d) <= 1e-9 * size
-        jax.clear_caches()
 
 
 def flops(fn, *args):
-    return jax.jit(fn).lower(*args).compile().cost_analysis()["flops"]
+    return jax.jit(lambda *a: fn(*a)).lower(*args).compile().cost_analysis()["flops"]
 
 
 def test_a_step_costs_one_jacobian_and_one_solve():
     stepper = stepper_of(fo.levenberg_marquardt(), network, START)
-    state = jax.jit(stepper.start)(START)
+    state = stepper.start(START)
     step = flops(advance(stepper), state)
 
     def reference(x, r, damping):
@@ -164,7 +162,7 @@ def test_error_is_of_first_order():
     def error(h):
         at = At(fn, x, None, Evaluations(), kind="jacobian")
         y = F.State(x, None)
-        return solver.trial(F.Gradient(), y, at, jnp.asarray(h), None).error.params[0]
+        return solver.trial(F.Gradient(), y, at, jnp.asarray(h), None).error.params
 
     h = 2.0 ** -np.arange(12, 20)
     slope = np.polyfit(np.log(h), np.log([float(error(x)) for x in h]), 1)[0]
