@@ -95,7 +95,7 @@ class At:
         self.params = params
         self.args = args
         self.evaluations = evaluations
-        self.kind = kind
+        self.kind: ModelKind | None = kind
         self._value = value
         self._grad = grad
         self._model = model

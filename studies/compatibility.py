@@ -122,8 +122,8 @@ def render() -> str:
         "Every flow with every solver: the controllers with which they run, "
         + ", ".join(f"**{k}** `{name}`" for k, (name, _) in CONTROLLERS.items())
         + ". A dash: none; the error says why, as below. Any other Diffrax solver of one ODE behaves as those here: "
-        "explicit like `Heun` and `Tsit5`, implicit like `ImplicitEuler` and `Kvaerno3`, of split or noisy equations like "
-        "`KenCarp3` and `EulerHeun`.",
+        "explicit like `Heun` and `Tsit5`, implicit like `ImplicitEuler` and `Kvaerno3`, of split or noisy "
+        "equations like `KenCarp3` and `EulerHeun`.",
         "",
         "| flow | " + " | ".join(SOLVERS) + " |",
         "|---|" + "---|" * len(SOLVERS),
@@ -139,7 +139,9 @@ def render() -> str:
                 if letter not in found[type(flow).__name__, label]:
                     error = attempt(flow, solver, controller, trace=False)
                     error = error or attempt(flow, solver, controller) or ""
-                    reasons.setdefault(_kind(error), f"{type(flow).__name__} x {label} x {letter}: {error}")
+                    reasons.setdefault(
+                        _kind(error), f"{type(flow).__name__} x {label} x {letter}: {error}"
+                    )
     lines += [f"- {text}" for text in reasons.values()]
     return "\n".join(lines) + "\n"
 

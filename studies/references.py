@@ -79,11 +79,11 @@ REFERENCES: dict[str, tuple[Callable[[Any], fo.Method], Callable[[Any], Any], fl
 class Difference(NamedTuple):
     """How far two runs are apart, for each start: max over the steps of |a - b|_2/|b|_2."""
 
-    together: np.ndarray
+    together: Any
     """Ours and optax's, each on the gradients it meets."""
-    replayed: np.ndarray
+    replayed: Any
     """Ours, given the gradients that optax met: what one step does, without the feedback of the objective."""
-    rounding: np.ndarray
+    rounding: Any
     """optax's own, when its params are changed by a unit in the last place at every step, up or down at random:
     what rounding alone grows to."""
 
@@ -152,6 +152,21 @@ def tanh_network(params: Any, args: Any) -> Any:
     return 0.5 * jnp.mean((hidden @ params["w2"] + params["b2"] - jnp.sin(2 * x)) ** 2)
 
 
+NETWORKS = ("poly2", "poly3", "poly4", "poly5")
+
+
+def networks(params: Any, args: Any) -> Any:
+    """The sum of the benchmark networks' losses, each in a weight and a bias of its own.
+
+    Methods that work entry by entry, as all of `REFERENCES` do, run on each as if it were alone.
+    """
+    losses = [
+        getattr(fo.benchmarks, name)().loss((params["w"][name], params["b"][name]), args)
+        for name in NETWORKS
+    ]
+    return sum(losses[1:], losses[0])
+
+
 def problems(n: int, dtype: Any, seed: int = 0) -> dict[str, tuple[Callable, Any]]:
     """name: (loss, n random starts) of the losses on which methods are compared with their references."""
     rng = np.random.default_rng(seed)
@@ -163,7 +178,6 @@ def problems(n: int, dtype: Any, seed: int = 0) -> dict[str, tuple[Callable, Any
             dict(w1=normal(n, 4), b1=normal(n, 4), w2=normal(n, 4), b2=normal(n)),
         ),
     }
-    for name in ("poly2", "poly3", "poly4", "poly5"):
-        problem = getattr(fo.benchmarks, name)()
-        out[name] = (problem.loss, (0.5 * normal(n), 0.5 * normal(n)))
+    draw = lambda: {name: 0.5 * normal(n) for name in NETWORKS}
+    out["poly2 to poly5"] = (networks, dict(w=draw(), b=draw()))
     return out

@@ -17,7 +17,7 @@ class Counted(NamedTuple):
 
     inner: PyTree
     """The memory of the flow itself."""
-    count: Float[Array, ""]
+    steps: Float[Array, ""]
     """n, steps begun so far, less 1 [1]."""
 
 
@@ -53,10 +53,10 @@ class Scheduled(AbstractFlow):
 
     def memory_field(self, params, memory, at):
         inner = self.flow.memory_field(params, memory.inner, at)
-        return Counted(inner, jnp.ones_like(memory.count) / self.period)
+        return Counted(inner, jnp.ones_like(memory.steps) / self.period)
 
     def params_field(self, params, memory, at):
-        n = memory.count
+        n = memory.steps
         whole = jnp.round(n)
         n = jnp.where(jnp.abs(n - whole) <= 1e-6 * jnp.maximum(1, jnp.abs(n)), whole, n)
         rate = jnp.asarray(self.rate(jnp.maximum(n, 0)), n.dtype)
@@ -65,4 +65,4 @@ class Scheduled(AbstractFlow):
 
     def advance_memory(self, params, memory, at, h):
         inner = self.flow.advance_memory(params, memory.inner, at, h)
-        return Counted(inner, memory.count + h.astype(memory.count.dtype) / self.period)
+        return Counted(inner, memory.steps + h.astype(memory.steps.dtype) / self.period)

@@ -5,7 +5,6 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 
 from flowopt import controllers, solvers
 from flowopt.flows.flow import AbstractFlow, has_energy
@@ -117,8 +116,9 @@ def _check_one_term(flow: AbstractFlow, solver: Any) -> None:
             f"`solver`: {type(solver).__name__} is for an ODE split into several terms, or one with noise, and a flow "
             "is one term; use a solver of one ODE, such as diffrax.Tsit5() or diffrax.Kvaerno5()"
         )
-    if isinstance(getattr(solver, "solver", None), diffrax.AbstractSolver):
-        _check_one_term(flow, solver.solver)
+    inner = getattr(solver, "solver", None)
+    if isinstance(inner, diffrax.AbstractSolver):
+        _check_one_term(flow, inner)
 
 
 def _equation(flow: AbstractFlow) -> str:
@@ -131,8 +131,6 @@ def _equation(flow: AbstractFlow) -> str:
 
 
 def _number(x: Any) -> str:
-    if isinstance(x, jax.core.Tracer):
-        return "(traced)"
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 

@@ -104,7 +104,7 @@ class _Counted(eqx.Module):
     """A run's state less `y`, and the evaluations made so far; None where they cannot be counted."""
 
     state: RunState
-    counts: tuple[Array, Array, Array] | None
+    counts: tuple[Array, ...] | None
 
 
 class _Steps(diffrax.AbstractSolver):

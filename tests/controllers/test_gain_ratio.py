@@ -15,9 +15,7 @@ RULES = {rule.__name__: rule() for rule in (Marquardt, Fletcher, More, Nielsen, 
 
 def judged(rule, rho, slope=1.5, state=None):
     """(keep, mu_next/mu, state) of a step that promised 1 of V0 = 10."""
-    report = Gain(
-        *(jnp.asarray(float(x)) for x in (max(1 - rho, 0), slope, 1.0, 10.0, 10.0 - rho))
-    )
+    report = Gain(*(jnp.asarray(float(x)) for x in (max(1 - rho, 0), slope, 1.0, 10.0, 10.0 - rho)))
     keep, factor, state = rule.judge(jnp.asarray(rho), report, jnp.ones(2), state)
     return bool(keep), float(1 / factor), state
 

@@ -13,9 +13,7 @@ grad = jax.grad(rosenbrock)
 
 
 def run(method, steps=1000):
-    return np.asarray(
-        fo.minimise(rosenbrock, START, method, tol=1e-300, max_steps=steps).params
-    )
+    return np.asarray(fo.minimise(rosenbrock, START, method, tol=1e-300, max_steps=steps).params)
 
 
 def test_fading_nesterov_is_nesterovs_method():

@@ -17,10 +17,7 @@ def residuals(x, args):
 
 
 SMOOTH = {
-    "heavy ball": F.HeavyBall(0.5),
-    "nesterov": F.Nesterov(0.5, 0.3),
     "fading nesterov": F.FadingNesterov(),
-    "hessian damping": F.HessianDamping(0.5, 1.0),
     "adam, tau1 = 3.9 tau2": F.Adam(1.0, 0.26, eps_root=1e-6),
     "amsgrad": F.AMSGrad(1.0, 0.3, 0.1),
     "adabelief": F.AdaBelief(1.0, 0.3),
@@ -98,6 +95,22 @@ def test_rates_are_those_of_the_table():
     for flow, rate in expected.items():
         at = fo.FlowTerm(flow, fn).at(x, None)
         np.testing.assert_allclose(energy_rate(flow, State(x, None), at), rate, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        F.HeavyBall(0.5),
+        F.Nesterov(0.5, 0.3),
+        F.Nesterov(0.5, 2.0),
+        F.HessianDamping(0.5, 0.1),
+        F.HessianDamping(3.0, 2.0),
+    ],
+    ids=str,
+)
+def test_energy_falls_for_any_velocity(flow):
+    found = rates(flow, memory=lambda x, key: 10 * jax.random.normal(key, x.shape))
+    assert np.all(found < 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])

@@ -155,7 +155,10 @@ def test_box_from_ten_times_the_start_is_solved_in_the_plain_metric():
 
 def exponential(x, args):
     t = jnp.linspace(0, 2, 12, dtype=x["rate"].dtype)
-    return {"a": x["scale"] * jnp.exp(-x["rate"] * t) - jnp.exp(-1.3 * t), "b": 0.1 * x["scale"][None]}
+    return {
+        "a": x["scale"] * jnp.exp(-x["rate"] * t) - jnp.exp(-1.3 * t),
+        "b": 0.1 * x["scale"][None],
+    }
 
 
 def test_params_and_residuals_may_be_pytrees():
@@ -163,7 +166,10 @@ def test_params_and_residuals_may_be_pytrees():
     sol = fo.least_squares(exponential, start, tol=1e-9)
     assert sol.outcome == "converged"
     flat = lambda x: np.concatenate(
-        [r.ravel() for r in exponential(dict(scale=jnp.array(x[0]), rate=jnp.array(x[1])), 0).values()]
+        [
+            r.ravel()
+            for r in exponential(dict(scale=jnp.array(x[0]), rate=jnp.array(x[1])), 0).values()
+        ]
     )
     expected = scipy.optimize.least_squares(flat, [2.0, 0.5], xtol=1e-14, ftol=1e-14, gtol=1e-14)
     np.testing.assert_allclose(sol.value, expected.cost, rtol=1e-10)
@@ -196,7 +202,11 @@ def affine(x, args):
 def test_any_shape_and_rank_of_the_jacobian(shape, rank, method):
     rng = np.random.default_rng(0)
     m, n = shape
-    A = rng.normal(size=shape) if rank is None else rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n))
+    A = (
+        rng.normal(size=shape)
+        if rank is None
+        else rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n))
+    )
     b = rng.normal(size=m)
     args = jnp.asarray(A), jnp.asarray(b)
     sol = fo.least_squares(affine, jnp.zeros(n), method, args=args, tol=1e-9)

@@ -131,9 +131,7 @@ def test_a_large_problem_runs_matrix_free():
 
 def test_exact_hessian_converges_quadratically_and_rejects_indefinite_steps():
     fn = lambda x, _: jnp.sum((x**2 - 1) ** 2) + 0.3 * x[0] * x[1]
-    method = fo.Method(
-        F.Gradient(), fo.RosenbrockEuler("exact"), fo.GainRatio(), step=1e3
-    )
+    method = fo.Method(F.Gradient(), fo.RosenbrockEuler("exact"), fo.GainRatio(), step=1e3)
     # Between maximum and minimum: H is negative definite, and mu = 1e-3 does not make up for it.
     sol = fo.minimise(fn, jnp.array([0.1, 0.2]), method, tol=1e-10)
     assert sol.outcome == "converged"
@@ -170,7 +168,8 @@ def test_error_is_of_first_order():
 
 
 @pytest.mark.parametrize(
-    "controller", [diffrax.PIDController(rtol=0, atol=1), fo.IntegralController(), fo.Backtracking()]
+    "controller",
+    [diffrax.PIDController(rtol=0, atol=1), fo.IntegralController(), fo.Backtracking()],
 )
 def test_controllers_by_errors_drive_it(controller):
     problem = residual_problems()[0]
@@ -213,5 +212,8 @@ def test_wrong_arguments_name_themselves():
         fo.Method(F.HeavyBall(1.0), fo.RosenbrockEuler(), step=1.0)
     with pytest.raises(ValueError, match="needs rtol=0 and atol=1"):
         fo.Method(
-            F.Gradient(), fo.RosenbrockEuler(), diffrax.PIDController(rtol=1e-3, atol=1e-6), step=1.0
+            F.Gradient(),
+            fo.RosenbrockEuler(),
+            diffrax.PIDController(rtol=1e-3, atol=1e-6),
+            step=1.0,
         )
