@@ -6,21 +6,46 @@ from typing import TYPE_CHECKING
 
 from flowopt import benchmarks, controllers, flows, solvers
 from flowopt.benchmarks import CriticalPoint, Problem, certify_critical_points
-from flowopt.controllers import Backtracking, IntegralController
+from flowopt.controllers import Backtracking, GainRatio, IntegralController, LogBisection
 from flowopt.flows import AbstractFlow, FlowTerm, check_flow
 from flowopt.methods import (
     Method,
+    adabelief,
+    adagrad,
     adam,
+    adamax,
+    adamw,
+    amsgrad,
+    damped_newton,
     euler_richardson,
     extragradient,
+    fading_nesterov,
+    gauss_newton,
     gd,
+    inna,
+    levenberg_marquardt,
+    lion,
     lyapunov,
     momentum,
+    nadam,
+    nesterov,
+    newton,
+    proximal_point,
+    rmsprop,
+    sign_gd,
 )
+from flowopt.objective import SumOfSquares
 from flowopt.run.ensemble import Ensemble, ensemble
+from flowopt.run.least_squares import least_squares
 from flowopt.run.outcome import Outcome
 from flowopt.run.single import Solution, minimise
-from flowopt.solvers import EnergyGuard, EulerRichardson, Extragradient, StaggeredEuler
+from flowopt.solvers import (
+    EnergyGuard,
+    EulerRichardson,
+    Extragradient,
+    RosenbrockEuler,
+    StaggeredEuler,
+)
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability

@@ -47,3 +47,22 @@ def equal(a: PyTree, b: PyTree) -> Bool[Array, ""]:
     """Whether every entry of `a` equals that of `b`; a NaN equals nothing."""
     leaves = zip(jtu.tree_leaves(a), jtu.tree_leaves(b), strict=True)
     return ft.reduce(operator.and_, [jnp.all(x == y) for x, y in leaves], jnp.array(True))
+
+
+def ravel(tree: PyTree) -> Float[Array, " n"]:
+    """All leaves in one vector; leaves of several dtypes go up to the one that holds them all."""
+    leaves = jtu.tree_leaves(tree)
+    with jax.numpy_dtype_promotion("standard"):  # of dtypes only
+        dtype = jnp.result_type(*(x.dtype for x in leaves))
+    return jnp.concatenate([x.reshape(-1).astype(dtype) for x in leaves])
+
+
+def unravel(vector: Float[Array, " n"], like: PyTree) -> PyTree:
+    """The inverse of `ravel`: a pytree of the structure, shapes and dtypes of `like`."""
+    leaves, structure = jtu.tree_flatten(like)
+    out, start = [], 0
+    for leaf in leaves:
+        part = vector[start : start + leaf.size]
+        out.append(part.reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return jtu.tree_unflatten(structure, out)

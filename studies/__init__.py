@@ -4,7 +4,9 @@ A study is a module with a one-line docstring and `run(out, quick, progress)`, w
 (PNG), its data (Zarr) and a report (report.md) into the folder `out`, and returns the report.
 """
 
+import ast
 import importlib
+import importlib.util
 import pathlib
 from types import ModuleType
 
@@ -14,6 +16,7 @@ MODULES = {
     "figure1": "studies.figure1",
     "reach": "studies.reach",
     "benchmarks": "studies.benchmark_networks",
+    "classics": "studies.classics",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)
@@ -23,7 +26,20 @@ def find(name: str) -> ModuleType:
     """The study called `name`; ValueError, listing them all, for one that is not there."""
     if name not in NAMES:
         raise ValueError(f"`name`: there is no study {name!r}; the studies are {', '.join(NAMES)}")
-    return importlib.import_module(MODULES[name])
+    try:
+        return importlib.import_module(MODULES[name])
+    except ModuleNotFoundError as e:
+        raise ModuleNotFoundError(
+            f'the study {name!r} compares with {e.name}: pip install -e ".[test]"', name=e.name
+        ) from e
+
+
+def about(name: str) -> str:
+    """The study's first line, read without running it."""
+    spec = importlib.util.find_spec(MODULES[name])
+    assert spec is not None and spec.origin is not None
+    text = ast.get_docstring(ast.parse(pathlib.Path(spec.origin).read_text())) or ""
+    return text.partition("\n")[0]
 
 
 def run(

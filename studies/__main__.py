@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.list:
         for name in studies.NAMES:
-            print(f"{name:12} {(studies.find(name).__doc__ or '').strip().splitlines()[0]}")
+            print(f"{name:12} {studies.about(name)}")
         return 0
     names = (
         list(studies.NAMES) if options.names == ["all"] else options.names or list(studies.DEFAULT)
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in names:
             studies.find(name)
-    except ValueError as e:
+    except (ValueError, ModuleNotFoundError) as e:
         parser.error(str(e))
     for name in names:
         begin = time.perf_counter()

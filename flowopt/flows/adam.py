@@ -7,14 +7,8 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from flowopt.flows.flow import AbstractFlow
+from flowopt.flows.numbers import check_not_negative, check_positive, quotient, safe_sqrt
 from flowopt.tree import real_dtype, sum_squares
-
-
-def check_positive(**values: float) -> None:
-    """Raises ValueError for the first of the named Python numbers that is not > 0."""
-    for name, value in values.items():
-        if isinstance(value, float | int) and not value > 0:
-            raise ValueError(f"`{name}` must be > 0; got {value}")
 
 
 class Moments(NamedTuple):
@@ -55,15 +49,15 @@ class UncorrectedAdam(AbstractFlow):
         return Moments(zeros, zeros)
 
     def memory_field(self, params, memory, at):
-        return _moments_field(memory.first, memory.second, at.grad, self.tau1, self.tau2)
+        return moments_field(memory.first, memory.second, at.grad, self.tau1, self.tau2)
 
     def params_field(self, params, memory, at):
-        return jtu.tree_map(lambda m, s: -m / (_safe_sqrt(s) + self.eps), *memory)
+        return jtu.tree_map(lambda m, s: -m / (safe_sqrt(s) + self.eps), *memory)
 
     def energy(self, params, memory, at):
         kinetic = jtu.tree_map(
             # Not m^2/D: sqrt(D) keeps m^2 from underflowing where D is small as well.
-            lambda m, s: m / jnp.sqrt(_safe_sqrt(s) + self.eps),
+            lambda m, s: m / jnp.sqrt(safe_sqrt(s) + self.eps),
             memory.first,
             memory.second,
         )
@@ -85,14 +79,14 @@ class CorrectedMoments(NamedTuple):
 
 class Adam(AbstractFlow):
     """m' = (g - m)/tau1,  s' = (g^2 - s)/tau2,  c1' = (1 - c1)/tau1,  c2' = (1 - c2)/tau2,
-    theta' = -(m/c1)/(sqrt(s/c2) + eps),  g = grad R(theta), all started from 0.
+    theta' = -(m/c1)/D,  D = sqrt(s/c2 + eps_root) + eps,  g = grad R(theta), all started from 0.
 
-    V = R + (tau1/2) sum m^2/(c1 D),  D = sqrt(s/c2) + eps, is a Lyapunov function if tau1 <= 4 tau2.
+    V = R + (tau1/2) sum m^2/(c1 D) is a Lyapunov function if tau1 <= 4 tau2.
     [Kingma and Ba 2015; the energy of the corrected flow is derived here]
 
     Derivation: as for `UncorrectedAdam`, now with c1 D in place of D,
     dV/dt = -sum m^2/(c1 D) [1 + (tau1/2) (c1'/c1 + D'/D)]. With u = s/c2, u' = (g^2 - u)/(tau2 c2),
-    so D'/D >= -1/(2 tau2 c2), and c1'/c1 = (1 - c1)/(tau1 c1). The bracket is at least
+    so D'/D >= -1/(2 tau2 c2) (eps_root only helps), and c1'/c1 = (1 - c1)/(tau1 c1). The bracket is at least
     (1 + c1)/(2 c1) - tau1/(4 tau2 c2). With k = tau1/tau2 and x = exp(-t/tau1), c1 = 1 - x and
     c2 = 1 - x^k, it is >= 0 iff 2 (2 - x) (1 - x^k)/(1 - x) >= k for all x in [0, 1): for k <= 1
     because (1 - x^k) >= k (1 - x) and 2 - x >= 1; for 1 < k <= 2 because the left side is >= 2; for
@@ -109,54 +103,71 @@ class Adam(AbstractFlow):
     """Time constant of the second moment [time]."""
     eps: float = 1e-8
     """Floor of the scale sqrt(s/c2) [loss/params]."""
+    eps_root: float = 0.0
+    """Floor under the root, >= 0 [loss^2/params^2]."""
 
     def __check_init__(self):
         check_positive(tau1=self.tau1, tau2=self.tau2, eps=self.eps)
+        check_not_negative(eps_root=self.eps_root)
 
     def init(self, params):
-        zeros = jtu.tree_map(jnp.zeros_like, params)
-        empty = jnp.zeros((), real_dtype(params))
-        return CorrectedMoments(zeros, zeros, empty, empty)
+        return no_moments(params)
 
     def memory_field(self, params, memory, at):
-        m, s, c1, c2 = memory
-        moments = _moments_field(m, s, at.grad, self.tau1, self.tau2)
-        return CorrectedMoments(*moments, (1 - c1) / self.tau1, (1 - c2) / self.tau2)
+        return corrected_field(memory, at.grad, self.tau1, self.tau2)
 
     def params_field(self, params, memory, at):
         def velocity(m, s, g):
-            m = _quotient(m, memory.fill1, limit=g)
-            s = _quotient(s, memory.fill2, limit=jnp.square(g))
-            return -m / (_safe_sqrt(s) + self.eps)
+            s = quotient(s, memory.fill2, limit=jnp.square(g))
+            return -quotient(m, memory.fill1, limit=g) / scale(s, self.eps, self.eps_root)
 
         return jtu.tree_map(velocity, memory.first, memory.second, at.grad)
 
     def energy(self, params, memory, at):
-        def kinetic(m, s):
-            # m^2/c1 ~ g^2 c1 -> 0 at the start, where m = c1 = 0.
-            scale = _safe_sqrt(_quotient(s, memory.fill2, limit=jnp.zeros_like(s))) + self.eps
-            started = memory.fill1 > 0
-            c1 = jnp.where(started, memory.fill1, 1).astype(m.dtype)
-            return m / jnp.sqrt(c1 * scale)
+        def floor(s):
+            s = quotient(s, memory.fill2, limit=jnp.zeros_like(s))
+            return scale(s, self.eps, self.eps_root)
 
-        parts = jtu.tree_map(kinetic, memory.first, memory.second)
-        return at.value + 0.5 * self.tau1 * sum_squares(parts)
+        scales = jtu.tree_map(floor, memory.second)
+        return at.value + kinetic_energy(memory.first, memory.fill1, scales, self.tau1)
 
 
-def _moments_field(m: PyTree, s: PyTree, g: PyTree, tau1: float, tau2: float) -> Moments:
+def no_moments(params: PyTree) -> CorrectedMoments:
+    """The memory at the start: nothing yet."""
+    zeros = jtu.tree_map(jnp.zeros_like, params)
+    empty = jnp.zeros((), real_dtype(params))
+    return CorrectedMoments(zeros, zeros, empty, empty)
+
+
+def corrected_field(
+    memory: CorrectedMoments, grad: PyTree, tau1: float, tau2: float
+) -> CorrectedMoments:
+    """Each average moves towards what it averages, and its fill towards 1."""
+    moments = moments_field(memory.first, memory.second, grad, tau1, tau2)
+    return CorrectedMoments(*moments, (1 - memory.fill1) / tau1, (1 - memory.fill2) / tau2)
+
+
+def moments_field(m: PyTree, s: PyTree, g: PyTree, tau1: float, tau2: float) -> Moments:
+    """((g - m)/tau1, (g^2 - s)/tau2)."""
     return Moments(
         jtu.tree_map(lambda m, g: (g - m) / tau1, m, g),
         jtu.tree_map(lambda s, g: (jnp.square(g) - s) / tau2, s, g),
     )
 
 
-def _quotient(x: Array, fill: Float[Array, ""], limit: Array) -> Array:
-    """x/fill, and its limit while fill is still 0; derivatives stay finite on both sides."""
-    started = fill > 0
-    return jnp.where(started, x / jnp.where(started, fill, 1).astype(x.dtype), limit)
+def scale(s: Array, eps: float, eps_root: float) -> Array:
+    """D = sqrt(s + eps_root) + eps; without the root's floor nothing is computed for it."""
+    floored = s if isinstance(eps_root, float | int) and eps_root == 0 else s + eps_root
+    return safe_sqrt(floored) + eps
 
 
-def _safe_sqrt(s: Array) -> Array:
-    """sqrt(s) whose derivative at s = 0 is 0, not infinite: 0 times infinity would spoil dV/dt at rest."""
-    at_rest = s == 0
-    return jnp.where(at_rest, 0, jnp.sqrt(jnp.where(at_rest, 1, s)))
+def kinetic_energy(
+    m: PyTree, fill: Float[Array, ""], scales: PyTree, tau1: float
+) -> Float[Array, ""]:
+    """(tau1/2) sum m^2/(c1 D) [loss]; 0 at the start, where m^2/c1 ~ g^2 c1 -> 0."""
+
+    def root(m, d):
+        c1 = jnp.where(fill > 0, fill, 1).astype(m.dtype)
+        return m / jnp.sqrt(c1 * d)
+
+    return 0.5 * tau1 * sum_squares(jtu.tree_map(root, m, scales))

@@ -1,7 +1,7 @@
 """The interface of a flow, the Diffrax term made of it, and the rate of its energy."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
-from flowopt.objective import At, Evaluations, Objective
-from flowopt.tree import inner
+from flowopt.objective import At, Evaluations, ModelKind, Objective
+from flowopt.tree import add_scaled, inner
 
 
 class State(NamedTuple):
@@ -32,7 +32,12 @@ class AbstractFlow(eqx.Module):
     memory defines `params_field` alone (and `energy`, to be guarded or monitored); one with memory
     defines `init` and `memory_field` too. Fields return pytrees of the structure, shapes and dtypes
     of what they move. Nothing may read the time: a flow that needs a clock keeps one in its memory.
+
+    A flow that reads `at.hessian`, or `at.residuals` and `at.jacobian`, says so by `model`.
     """
+
+    model: ClassVar[ModelKind | None] = None
+    """"hessian" or "jacobian", for a flow that reads it; kept from step to step like the gradient."""
 
     def init(self, params: PyTree) -> PyTree:
         """The memory at the start, from the params; None for a flow without memory."""
@@ -45,6 +50,14 @@ class AbstractFlow(eqx.Module):
     @abc.abstractmethod
     def params_field(self, params: PyTree, memory: PyTree, at: At) -> PyTree:
         """params', a pytree like `params` [params/time]."""
+
+    def advance_memory(self, params: PyTree, memory: PyTree, at: At, h: Float[Array, ""]) -> PyTree:
+        """The memory after a staggered step of length `h` [time]: one Euler step of all of it at once.
+
+        Only a flow whose memory is itself a chain (one part drives the next) needs another: there each
+        part moves with what drives it already moved, as the params move with the new memory.
+        """
+        return add_scaled(memory, h, self.memory_field(params, memory, at))
 
     def energy(self, params: PyTree, memory: PyTree, at: At) -> Float[Array, ""]:
         """The Lyapunov function V [loss]; raises NotImplementedError for a flow of which none is known."""
@@ -98,7 +111,7 @@ class FlowTerm(diffrax.AbstractTerm):
 
     def at(self, params: PyTree, args: Any) -> At:
         """What is known of the objective at `params`: nothing yet."""
-        return At(self.fn, params, args, Evaluations())
+        return At(self.fn, params, args, Evaluations(), kind=self.flow.model)
 
     def vf(self, t, y, args) -> State:
         return field(self.flow, y, self.at(y.params, args))
@@ -135,7 +148,7 @@ def check_flow_shapes(flow: AbstractFlow, fn: Objective, params: PyTree, args: A
 
     def check(what: str, method, expected: PyTree) -> None:
         def call(params, memory):
-            return method(params, memory, At(fn, params, args, Evaluations()))
+            return method(params, memory, At(fn, params, args, Evaluations(), kind=flow.model))
 
         got = jax.eval_shape(call, params, memory)
         if jtu.tree_structure(got) != jtu.tree_structure(expected):

@@ -30,8 +30,9 @@ class Solution(eqx.Module):
     """How the run ended: compare with "converged", "max_steps", "stalled" or "diverged"."""
     stats: dict[str, Any]
     """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes
-    taken (None for solvers with an inner loop, whose evaluations are not counted); `step`, the next
-    step it would have attempted [time]."""
+    taken, and `hessian_evals` (None for solvers with an inner loop, whose evaluations are not counted); `step`,
+    the next step it would have attempted [time]. From `least_squares`, `residual_evals` and `jacobian_evals`
+    stand for `value_evals` and `hessian_evals`."""
     state: RunState
     """All that a next step would need, memory included."""
 
@@ -60,17 +61,34 @@ def minimise(
     Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. Raises TypeError or
     ValueError at once, naming the argument, for arguments that cannot run.
     """
+    return run(fn, params, method, args, tol, max_steps, stop, adjoint, ("value", "hessian"))
+
+
+def run(
+    fn: Objective,
+    params: PyTree,
+    method: Method,
+    args: Any,
+    tol: float,
+    max_steps: int | None,
+    stop: Stop | None,
+    adjoint: diffrax.AbstractAdjoint | None,
+    names: tuple[str, str],
+) -> Solution:
+    """What `minimise` and `least_squares` share; `names` of a forward pass and of a matrix are for the stats."""
     params = check_params(params)
     stepper = make_stepper(fn, params, method, args, tol, max_steps, stop)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    state, values, grads = _solve(stepper, params, adjoint)
-    stats = dict(
-        accepted=state.accepted,
-        rejected=state.rejected,
-        value_evals=values,
-        grad_evals=grads,
-        step=state.step,
-    )
+    state, counts = _solve(stepper, params, adjoint)
+    values, grads, matrices = (None, None, None) if counts is None else counts
+    stats = {
+        "accepted": state.accepted,
+        "rejected": state.rejected,
+        f"{names[0]}_evals": values,
+        "grad_evals": grads,
+        f"{names[1]}_evals": matrices,
+        "step": state.step,
+    }
     return Solution(
         params=state.params,
         value=state.value,
@@ -86,8 +104,7 @@ class _Counted(eqx.Module):
     """A run's state less `y`, and the evaluations made so far; None where they cannot be counted."""
 
     state: RunState
-    values: Array | None
-    grads: Array | None
+    counts: tuple[Array, ...] | None
 
 
 class _Steps(diffrax.AbstractSolver):
@@ -111,14 +128,16 @@ class _Steps(diffrax.AbstractSolver):
         old = eqx.tree_at(lambda s: s.y, solver_state.state, y0, is_leaf=lambda x: x is None)
         attempt, kept = Evaluations(), Evaluations()
         new = self.stepper.advance(old, (attempt, kept))
-        count = None
-        if solver_state.values is not None:
+        counts = None
+        if solver_state.counts is not None:
             n = new.accepted - old.accepted
-            count = (
-                solver_state.values + attempt.values + n * kept.values,
-                solver_state.grads + attempt.grads + n * kept.grads,
+            counts = tuple(
+                count + always + n * if_kept
+                for count, always, if_kept in zip(
+                    solver_state.counts, _numbers(attempt), _numbers(kept), strict=True
+                )
             )
-        counted = _Counted(eqx.tree_at(lambda s: s.y, new, None), *(count or (None, None)))
+        counted = _Counted(eqx.tree_at(lambda s: s.y, new, None), counts)
         ended = (new.code != RUNNING).astype(jnp.result_type(t0))
         return new.y, ended, dict(y0=y0, y1=new.y), counted, diffrax.RESULTS.successful
 
@@ -147,9 +166,12 @@ class _KeepAll(diffrax.AbstractStepSizeController):
 
 @eqx.filter_jit
 def _solve(stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint):
-    start = stepper.start(params)
-    counts = jnp.asarray(1, jnp.int32) if _countable(stepper, start) else None
-    counted = _Counted(eqx.tree_at(lambda s: s.y, start, None), counts, counts)
+    begun = Evaluations()
+    start = stepper.start(params, begun)
+    counts = None
+    if _countable(stepper, start):
+        counts = tuple(jnp.asarray(n, jnp.int32) for n in _numbers(begun))
+    counted = _Counted(eqx.tree_at(lambda s: s.y, start, None), counts)
     # `diffeqsolve` promotes the state to the dtype of the time: take the lowest.
     dtype = min((x.dtype for x in jtu.tree_leaves(start.y)), key=lambda d: jnp.finfo(d).bits)
     clock = jnp.zeros((), dtype)
@@ -170,7 +192,11 @@ def _solve(stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint):
     y = jtu.tree_map(lambda x: x[-1], solution.ys)
     final: Any = solution.solver_state
     state = eqx.tree_at(lambda s: s.y, final.state, y, is_leaf=lambda x: x is None)
-    return state, final.values, final.grads
+    return state, final.counts
+
+
+def _numbers(evaluations: Evaluations) -> tuple[int, int, int]:
+    return evaluations.values, evaluations.grads, evaluations.matrices
 
 
 def _countable(stepper: Stepper, state: RunState) -> bool:

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from flowopt.flows.flow import FlowTerm, State, check_flow_shapes
 from flowopt.methods import Method
-from flowopt.objective import At, Evaluations, Objective, check_objective
+from flowopt.objective import At, Evaluations, Model, Objective, SumOfSquares, check_objective
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.solvers.native import native
-from flowopt.solvers.trial import AbstractFlowSolver
+from flowopt.solvers.trial import AbstractFlowSolver, model_kind
 from flowopt.tree import equal, real_dtype, sum_squares, where
 
 
@@ -34,6 +34,8 @@ class RunState(eqx.Module):
     """R at the params [loss]."""
     grad: PyTree
     """grad R at the params [loss/params]."""
+    model: Model | None
+    """The Jacobian or Hessian there, where the method reads one and it is formed."""
     step: Float[Array, ""]
     """The step to attempt next [time]."""
     accepted: Int[Array, ""]
@@ -75,12 +77,15 @@ class Stepper(eqx.Module):
     max_steps: int | None
     stop: Stop | None = None
 
-    def start(self, params: PyTree) -> RunState:
+    def start(self, params: PyTree, evaluations: Evaluations | None = None) -> RunState:
         """The state before the first step; its outcome is settled already where nothing is left to do."""
         flow, solver = self.method.flow, self._solver
         term = FlowTerm(flow, self.fn)
         y = State(params, flow.init(params))
         at = term.at(params, self.args)
+        at.kind = model_kind(flow, solver)
+        at.evaluations = at.evaluations if evaluations is None else evaluations
+        known = at.known()
         zero = jnp.zeros((), real_dtype(params))
         first = None if self.method.step is None else jnp.asarray(self.method.step, zero.dtype)
         end, controller = self._controller.init(
@@ -89,8 +94,9 @@ class Stepper(eqx.Module):
         none = jnp.zeros((), jnp.int32)
         state = RunState(
             y=y,
-            value=at.value,
-            grad=at.grad,
+            value=known.value,
+            grad=known.grad,
+            model=known.model,
             step=jnp.asarray(end, zero.dtype),
             accepted=none,
             rejected=none,
@@ -104,17 +110,28 @@ class Stepper(eqx.Module):
         """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
         method, solver = self.method, self._solver
         attempt, kept = evaluations
-        at = At(self.fn, state.y.params, self.args, attempt, state.value, state.grad)
+        kind = model_kind(method.flow, solver)
+        at = At(
+            self.fn,
+            state.y.params,
+            self.args,
+            attempt,
+            state.value,
+            state.grad,
+            kind,
+            state.model,
+        )
         trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
         keep, step, controller, failed = self._judge(state, trial.y, trial.error)
 
         trial.at.evaluations = kept
-        value, grad = trial.at.if_kept(keep, at)
+        known = trial.at.if_kept(keep, at)
         accepted = jnp.asarray(keep, jnp.int32)
         new = RunState(
             y=where(keep, trial.y, state.y),
-            value=value,
-            grad=grad,
+            value=known.value,
+            grad=known.grad,
+            model=known.model,
             step=step,
             accepted=state.accepted + accepted,
             rejected=state.rejected + (1 - accepted),
@@ -186,6 +203,11 @@ def make_stepper(
             f"`method` must be a flowopt.Method, such as flowopt.gd(0.1); got {method!r}"
         )
     check_objective(fn, params, args)
+    if model_kind(method.flow, method.solver) == "jacobian" and not isinstance(fn, SumOfSquares):
+        raise TypeError(
+            "`method`: it needs residuals, and `fn` is a scalar loss; use "
+            "flowopt.least_squares(residuals, params, method)"
+        )
     check_flow_shapes(method.flow, fn, params, args)
     if isinstance(tol, bool) or not (isinstance(tol, float | int) or eqx.is_array_like(tol)):
         raise TypeError(f"`tol` must be a number > 0, on the gradient's 2-norm; got {tol!r}")

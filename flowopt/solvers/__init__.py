@@ -3,6 +3,7 @@
 from flowopt.solvers.energy_guard import EnergyGuard
 from flowopt.solvers.euler_richardson import EulerRichardson
 from flowopt.solvers.extragradient import Extragradient
+from flowopt.solvers.rosenbrock_euler import Gain, RosenbrockEuler
 from flowopt.solvers.staggered_euler import StaggeredEuler
 from flowopt.solvers.trial import AbstractFlowSolver, Trial
 
@@ -11,6 +12,8 @@ __all__ = [
     "EnergyGuard",
     "EulerRichardson",
     "Extragradient",
+    "Gain",
+    "RosenbrockEuler",
     "StaggeredEuler",
     "Trial",
 ]

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import optimistix as optx
 
 from flowopt.flows.flow import FlowTerm, field
+from flowopt.solvers.staggered_euler import StaggeredEuler
 from flowopt.solvers.trial import AbstractFlowSolver, Trial
 from flowopt.tree import add_scaled, where
 
@@ -75,6 +76,9 @@ class OpaqueSteps(AbstractFlowSolver):
         # A step that failed (a root not found) offers nothing to keep.
         failed = result != diffrax.RESULTS.successful
         end = where(failed, jtu.tree_map(lambda x: jnp.full_like(x, jnp.nan), end), end)
+        if isinstance(self.solver, diffrax.LeapfrogMidpoint):
+            # It remembers when the point before was: on the clock of the next step, which starts at 0.
+            state = (state[0] - h, state[1])
         if error is not None:
             error = where(failed, jtu.tree_map(lambda x: jnp.full_like(x, jnp.inf), error), error)
         at.evaluations.exact = False
@@ -87,10 +91,16 @@ def native(
     """`solver` as a flow solver; one that is so already is returned as it is.
 
     An implicit solver whose root finder has no tolerances of its own takes those of an adaptive
-    `controller`, as in `diffeqsolve`, and without one rtol = 1e-6 and atol = 1e-9.
+    `controller`, as in `diffeqsolve`, and without one rtol = 1e-6 and atol = 1e-9. A solver that can
+    report its gain does so to a controller that wants it.
     """
     if isinstance(solver, AbstractFlowSolver):
+        if hasattr(solver, "report_gain") and getattr(controller, "wants_gain", False):
+            return eqx.tree_at(lambda s: s.report_gain, solver, True)
         return solver
+    if type(solver) is diffrax.SemiImplicitEuler:
+        # The same step wherever it is defined: memory driven by the params alone, and they by it.
+        return StaggeredEuler()
     explicit = isinstance(solver, diffrax.AbstractERK) and isinstance(
         getattr(solver, "tableau", None), diffrax.ButcherTableau
     )

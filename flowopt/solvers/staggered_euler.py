@@ -20,7 +20,7 @@ class StaggeredEuler(AbstractFlowSolver):
         return None
 
     def trial(self, flow, y, at, h, state):
-        memory = add_scaled(y.memory, h, flow.memory_field(y.params, y.memory, at))
+        memory = flow.advance_memory(y.params, y.memory, at, h)
         params = add_scaled(y.params, h, flow.params_field(y.params, memory, at))
         candidate = y._replace(params=params, memory=memory)
         return Trial(candidate, None, at.elsewhere(params), True, state)

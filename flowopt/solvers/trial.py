@@ -1,7 +1,7 @@
 """One attempted step of a flow, and the solvers that make it with one gradient per point."""
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PyTree
 
 from flowopt.flows.flow import AbstractFlow, State, flow_term
-from flowopt.objective import At
+from flowopt.objective import At, Model, ModelKind
 
 
 class Trial(NamedTuple):
@@ -32,6 +32,7 @@ class _Known(NamedTuple):
 
     value: Float[Array, ""]
     grad: PyTree
+    model: Model | None
     state: PyTree
 
 
@@ -44,6 +45,11 @@ class AbstractFlowSolver(diffrax.AbstractSolver):
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    @property
+    def model(self) -> ModelKind | None:
+        """What the solver itself reads of the objective beyond values and gradients."""
+        return None
 
     @abc.abstractmethod
     def start(self, flow: AbstractFlow, y: State, at: At) -> PyTree:
@@ -58,7 +64,8 @@ class AbstractFlowSolver(diffrax.AbstractSolver):
     def init(self, terms, t0, t1, y0, args) -> PyTree:
         term = flow_term(terms)
         at = term.at(y0.params, args)
-        return _Known(at.value, at.grad, self.start(term.flow, y0, at))
+        at.kind = model_kind(term.flow, self)
+        return _Known(*at.known(), self.start(term.flow, y0, at))
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         term = flow_term(terms)
@@ -69,15 +76,27 @@ class AbstractFlowSolver(diffrax.AbstractSolver):
             term.at(y0.params, args).evaluations,
             solver_state.value,
             solver_state.grad,
+            model_kind(term.flow, self),
+            solver_state.model,
         )
         trial = self.trial(term.flow, y0, at, terms.contr(t0, t1), solver_state.state)
-        value, grad = trial.at.if_kept(trial.keep, at)
-        known = _Known(value, grad, trial.state)
+        known = _Known(*trial.at.if_kept(trial.keep, at), trial.state)
         dense_info = dict(y0=y0, y1=trial.y)
         return trial.y, trial.error, dense_info, known, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
+
+
+def model_kind(flow: AbstractFlow, solver: diffrax.AbstractSolver) -> ModelKind | None:
+    """What the flow, or else the solver or the one inside it, reads beyond values and gradients."""
+    part: Any = solver
+    while flow.model is None and part is not None:
+        kind = getattr(part, "model", None)
+        if kind is not None:
+            return kind
+        part = getattr(part, "solver", None)
+    return flow.model
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

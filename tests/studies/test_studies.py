@@ -12,7 +12,9 @@ def test_every_study_runs_and_reports(name, tmp_path):
     folder = tmp_path / name
     assert (folder / "report.md").read_text() == report + "\n"
     assert report.startswith(f"# {name}")
-    assert (studies.find(name).__doc__ or "").strip()
+    assert (studies.find(name).__doc__ or "").startswith(studies.about(name)) and studies.about(
+        name
+    )
 
 
 def test_the_command_line(tmp_path, capsys):

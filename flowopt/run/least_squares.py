@@ -1,0 +1,90 @@
+"""One run of a method on a sum of squares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import PyTree
+
+from flowopt.methods import Method, levenberg_marquardt
+from flowopt.objective import SumOfSquares, check_params
+from flowopt.run.single import Solution, run
+from flowopt.run.step import Stop
+
+
+def least_squares(
+    residuals: Callable[[PyTree, Any], PyTree],
+    params: PyTree,
+    method: Method | None = None,
+    *,
+    args: Any = None,
+    tol: float = 1e-6,
+    max_steps: int | None = 10_000,
+    stop: Stop | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Solution:
+    """Runs `method` on R = 1/2 sum r^2, r = residuals(params, args), from `params` until |grad R|_2 = |J'r|_2 < `tol`.
+
+    - `residuals`: gives a pytree of floating arrays, of any number of residuals, fewer than params or more.
+    - `method`: `levenberg_marquardt()` by default; any other method runs too, on R.
+    - The rest, and the solution, are those of `minimise`; in `stats`, `residual_evals` and `jacobian_evals` count
+      r and J (however many columns J has), `grad_evals` the backward passes of methods that form no J.
+
+    For many runs, give `flowopt.SumOfSquares(residuals)` to `ensemble`.
+
+    Raises TypeError or ValueError, naming the argument, for arguments that cannot run.
+    """
+    params = check_params(params)
+    method = levenberg_marquardt() if method is None else method
+    objective = SumOfSquares(check_residuals(residuals, params, args))
+    names = ("residual", "jacobian")
+    return run(objective, params, method, args, tol, max_steps, stop, adjoint, names)
+
+
+class _SameShape:
+    """Residuals that raise as soon as their shape is not what it was at first."""
+
+    def __init__(self, residuals: Callable, shape: Any):
+        self.residuals, self.shape = residuals, shape
+
+    def __call__(self, params: PyTree, args: Any) -> PyTree:
+        r = self.residuals(params, args)
+        shape = jtu.tree_map(jnp.shape, r)
+        if shape != self.shape:
+            raise ValueError(
+                f"`residuals` must have the same shape at every call; got {self.shape} at first and {shape} later"
+            )
+        return r
+
+    # Compiled code is found again for the same function.
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, _SameShape):
+            return NotImplemented
+        return self.residuals == other.residuals and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash(self.residuals)
+
+
+def check_residuals(residuals: Callable, params: PyTree, args: Any) -> Callable:
+    """`residuals`, if they are; raises TypeError or ValueError naming them if not."""
+    if not callable(residuals):
+        raise TypeError(
+            f"`residuals` must be callable as residuals(params, args); got {residuals!r}"
+        )
+    out = jax.eval_shape(lambda p: residuals(p, args), params)
+    leaves = jtu.tree_leaves(out)
+    if not leaves:
+        raise ValueError(f"`residuals` must return at least one array; got {out}")
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"`residuals` must return floating arrays; got {leaf.dtype}")
+    if len(leaves) == 1 and leaves[0].shape == ():
+        raise ValueError(
+            "`residuals` returned one scalar, which looks like a loss: return the residuals themselves, not "
+            "the sum of their squares, or give the loss to flowopt.minimise. (One residual is an array of shape (1,).)"
+        )
+    return _SameShape(residuals, jtu.tree_map(lambda x: tuple(x.shape), out))
