@@ -17,6 +17,8 @@ from flowopt.methods import (
     adamw,
     amsgrad,
     damped_newton,
+    energy_momentum,
+    energy_rmsprop,
     euler_richardson,
     extragradient,
     fading_nesterov,
@@ -36,6 +38,7 @@ from flowopt.methods import (
 )
 from flowopt.objective import SumOfSquares
 from flowopt.run.ensemble import Ensemble, ensemble
+from flowopt.run.history import History
 from flowopt.run.least_squares import least_squares
 from flowopt.run.outcome import Outcome
 from flowopt.run.single import Solution, minimise
@@ -49,7 +52,7 @@ from flowopt.solvers import (
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
-    from flowopt.plotting import plot_basins
+    from flowopt.plotting import plot_basins, plot_energy
     from flowopt.stability import basins, reach, uniform
 
 _LAZY = {
@@ -58,6 +61,7 @@ _LAZY = {
     "reach": "flowopt.stability",
     "uniform": "flowopt.stability",
     "plot_basins": "flowopt.plotting",
+    "plot_energy": "flowopt.plotting",
 }
 
 

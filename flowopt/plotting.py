@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
+from flowopt.run.single import Solution
 from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS, NO_POINT, STALLED
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers, without black; minima come first.
@@ -76,6 +77,47 @@ def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) 
             frameon=False,
             ncols=1,
         )
+    return ax
+
+
+def plot_energy(sol: Solution, ax: Axes | None = None, *, floor: float | None = None) -> Axes:
+    """Draws the energy V of a run, and its parts R and V - R, over the accepted steps, on a logarithmic axis.
+
+    Needs `history` with "energy" and "value" (and draws "step" in grey, on an axis of its own, where it was
+    recorded). `floor` [loss] is subtracted: the least value known, by default the least recorded one.
+    """
+    history = sol.history
+    if history is None or not {"energy", "value"} <= set(history.quantities):
+        raise ValueError(
+            '`sol` must be a solution with a history of "energy" and "value": run with history=True'
+        )
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    value, energy = history["value"], history["energy"]
+    floor = float(value.min()) if floor is None else floor
+    lines = [
+        ("V, energy", energy - floor, "#000000", "-"),
+        ("R, potential", value - floor, "#0072B2", "-"),
+        ("V - R, kinetic", energy - value, "#D55E00", "--"),
+    ]
+    for name, quantity, colour, style in lines:
+        # A logarithm knows no zero: what is not positive is left out.
+        shown = np.where(quantity > 0, quantity, np.nan)
+        ax.semilogy(history.accepted, shown, style, color=colour, lw=1.4, label=name)
+    below = f" - {floor:.3g}" if floor else ""
+    ax.set(xlabel="accepted steps", ylabel=f"energy{below} [loss]")
+    handles, labels = ax.get_legend_handles_labels()
+    if "step" in history.quantities:
+        right = ax.twinx()
+        (line,) = right.semilogy(
+            history.accepted[1:], history["step"][1:], color="#BBBBBB", lw=0.8, label="h, step"
+        )
+        # The energies are what the figure is about: in front of the steps.
+        ax.set_zorder(right.get_zorder() + 1)
+        ax.patch.set_visible(False)
+        right.set_ylabel("step [time]")
+        handles, labels = [*handles, line], [*labels, "h, step"]
+    ax.legend(handles, labels, frameon=False, fontsize="small")
     return ax
 
 

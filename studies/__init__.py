@@ -17,6 +17,7 @@ MODULES = {
     "reach": "studies.reach",
     "benchmarks": "studies.benchmark_networks",
     "classics": "studies.classics",
+    "energy": "studies.energy",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

@@ -1,6 +1,12 @@
 """The named methods: points in flow x solver x controller."""
 
-from flowopt.methods.adaptive import euler_richardson, extragradient, lyapunov
+from flowopt.methods.adaptive import (
+    energy_momentum,
+    energy_rmsprop,
+    euler_richardson,
+    extragradient,
+    lyapunov,
+)
 from flowopt.methods.first_order import (
     adabelief,
     adagrad,
@@ -37,6 +43,8 @@ __all__ = [
     "amsgrad",
     "check_step",
     "damped_newton",
+    "energy_momentum",
+    "energy_rmsprop",
     "euler_richardson",
     "extragradient",
     "fading_nesterov",

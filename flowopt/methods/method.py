@@ -65,7 +65,8 @@ class Method(eqx.Module):
                 "Gauss-Newton's and Levenberg-Marquardt's own flows go with diffrax.Euler()"
             )
         guarded = isinstance(self.solver, solvers.EnergyGuard)
-        wants_error = adaptive or isinstance(self.controller, controllers.Backtracking)
+        laws = controllers.Backtracking | controllers.LogBisection
+        wants_error = adaptive or isinstance(self.controller, laws)
         if wants_error and not estimates_error(self.solver):
             raise ValueError(
                 f"`controller`: {type(self.controller).__name__} judges a step by its error, and "

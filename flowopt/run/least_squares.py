@@ -1,6 +1,6 @@
 """One run of a method on a sum of squares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -24,6 +24,8 @@ def least_squares(
     tol: float = 1e-6,
     max_steps: int | None = 10_000,
     stop: Stop | None = None,
+    history: Sequence[str] | str | bool | None = None,
+    capacity: int = 1024,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Solution:
     """Runs `method` on R = 1/2 sum r^2, r = residuals(params, args), from `params` until |grad R|_2 = |J'r|_2 < `tol`.
@@ -41,7 +43,9 @@ def least_squares(
     method = levenberg_marquardt() if method is None else method
     objective = SumOfSquares(check_residuals(residuals, params, args))
     names = ("residual", "jacobian")
-    return run(objective, params, method, args, tol, max_steps, stop, adjoint, names)
+    return run(
+        objective, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names
+    )
 
 
 class _SameShape:

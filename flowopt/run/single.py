@@ -1,5 +1,6 @@
 """One run of a method, through `diffrax.diffeqsolve`."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import diffrax
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
+from flowopt.flows.flow import field
 from flowopt.methods import Method
 from flowopt.objective import Evaluations, Objective, check_params
+from flowopt.run.history import History, Recorder, make_recorder
 from flowopt.run.outcome import RUNNING, Outcome
 from flowopt.run.step import RunState, Stepper, Stop, make_stepper
+from flowopt.tree import sum_squares
 
 
 class Solution(eqx.Module):
@@ -29,12 +33,14 @@ class Solution(eqx.Module):
     outcome: Outcome
     """How the run ended: compare with "converged", "max_steps", "stalled" or "diverged"."""
     stats: dict[str, Any]
-    """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes
-    taken, and `hessian_evals` (None for solvers with an inner loop, whose evaluations are not counted); `step`,
-    the next step it would have attempted [time]. From `least_squares`, `residual_evals` and `jacobian_evals`
-    stand for `value_evals` and `hessian_evals`."""
+    """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes taken, and
+    `hessian_evals` (None for solvers with an inner loop, whose evaluations are not counted); `step`, the next
+    step it would have attempted [time]; `field_norm`, the 2-norm of the flow's field at the end. From
+    `least_squares`, `residual_evals` and `jacobian_evals` stand for `value_evals` and `hessian_evals`."""
     state: RunState
     """All that a next step would need, memory included."""
+    history: History | None
+    """What was recorded on the way, where that was asked for."""
 
 
 def minimise(
@@ -46,6 +52,8 @@ def minimise(
     tol: float = 1e-6,
     max_steps: int | None = 10_000,
     stop: Stop | None = None,
+    history: Sequence[str] | str | bool | None = None,
+    capacity: int = 1024,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Solution:
     """Runs `method` on fn(params, args) from `params` until |grad R|_2 < `tol`.
@@ -55,13 +63,18 @@ def minimise(
     - `max_steps`: bound on the steps attempted, kept or not; None for none (not differentiable then).
     - `stop`: a function of the run's state (`params`, `memory`, `value`, `grad`, `grad_norm`, `step`,
       `accepted`, `rejected`), tested after every attempted step in place of the gradient test.
+    - `history`: what to record at the accepted steps, see `flowopt.History`: names among "time", "step", "value",
+      "grad_norm", "energy", "kinetic", "rate", "defect"; True for all that the flow has; None for nothing.
+    - `capacity`: most records kept, an even number: when they are as many, every other one is dropped, and from
+      then on only every second accepted step recorded, and so on.
     - `adjoint`: how the run is differentiated, with respect to `params`, `args` or the method's numbers;
       any of Diffrax's that allows it, `RecursiveCheckpointAdjoint()` by default.
 
     Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. Raises TypeError or
     ValueError at once, naming the argument, for arguments that cannot run.
     """
-    return run(fn, params, method, args, tol, max_steps, stop, adjoint, ("value", "hessian"))
+    names = ("value", "hessian")
+    return run(fn, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names)
 
 
 def run(
@@ -72,6 +85,8 @@ def run(
     tol: float,
     max_steps: int | None,
     stop: Stop | None,
+    history: Sequence[str] | str | bool | None,
+    capacity: int,
     adjoint: diffrax.AbstractAdjoint | None,
     names: tuple[str, str],
 ) -> Solution:
@@ -79,7 +94,8 @@ def run(
     params = check_params(params)
     stepper = make_stepper(fn, params, method, args, tol, max_steps, stop)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    state, counts = _solve(stepper, params, adjoint)
+    recorder = make_recorder(history, capacity, method.flow)
+    state, counts, recorded, speed = _solve(stepper, params, adjoint, recorder)
     values, grads, matrices = (None, None, None) if counts is None else counts
     stats = {
         "accepted": state.accepted,
@@ -88,6 +104,7 @@ def run(
         "grad_evals": grads,
         f"{names[1]}_evals": matrices,
         "step": state.step,
+        "field_norm": speed,
     }
     return Solution(
         params=state.params,
@@ -97,14 +114,16 @@ def run(
         outcome=Outcome(state.code),
         stats=stats,
         state=state,
+        history=recorded,
     )
 
 
 class _Counted(eqx.Module):
-    """A run's state less `y`, and the evaluations made so far; None where they cannot be counted."""
+    """A run's state less `y`; the evaluations made so far, None where they cannot be counted; and its history."""
 
     state: RunState
     counts: tuple[Array, ...] | None
+    history: History | None
 
 
 class _Steps(diffrax.AbstractSolver):
@@ -114,6 +133,7 @@ class _Steps(diffrax.AbstractSolver):
     """
 
     stepper: Stepper
+    recorder: Recorder | None
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
@@ -137,7 +157,10 @@ class _Steps(diffrax.AbstractSolver):
                     solver_state.counts, _numbers(attempt), _numbers(kept), strict=True
                 )
             )
-        counted = _Counted(eqx.tree_at(lambda s: s.y, new, None), counts)
+        history = solver_state.history
+        if self.recorder is not None:
+            history = self.recorder.update(history, self.stepper, old, new)
+        counted = _Counted(eqx.tree_at(lambda s: s.y, new, None), counts, history)
         ended = (new.code != RUNNING).astype(jnp.result_type(t0))
         return new.y, ended, dict(y0=y0, y1=new.y), counted, diffrax.RESULTS.successful
 
@@ -165,19 +188,22 @@ class _KeepAll(diffrax.AbstractStepSizeController):
 
 
 @eqx.filter_jit
-def _solve(stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint):
+def _solve(
+    stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint, recorder: Recorder | None
+):
     begun = Evaluations()
     start = stepper.start(params, begun)
     counts = None
     if _countable(stepper, start):
         counts = tuple(jnp.asarray(n, jnp.int32) for n in _numbers(begun))
-    counted = _Counted(eqx.tree_at(lambda s: s.y, start, None), counts)
+    history = None if recorder is None else recorder.start(stepper, start)
+    counted = _Counted(eqx.tree_at(lambda s: s.y, start, None), counts, history)
     # `diffeqsolve` promotes the state to the dtype of the time: take the lowest.
     dtype = min((x.dtype for x in jtu.tree_leaves(start.y)), key=lambda d: jnp.finfo(d).bits)
     clock = jnp.zeros((), dtype)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: y),
-        _Steps(stepper),
+        _Steps(stepper, recorder),
         clock,
         (start.code == RUNNING).astype(dtype),
         clock + 1,
@@ -192,7 +218,9 @@ def _solve(stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint):
     y = jtu.tree_map(lambda x: x[-1], solution.ys)
     final: Any = solution.solver_state
     state = eqx.tree_at(lambda s: s.y, final.state, y, is_leaf=lambda x: x is None)
-    return state, final.counts
+    at = stepper.known_at(state, Evaluations())
+    speed = jnp.sqrt(sum_squares(field(stepper.method.flow, state.y, at)))
+    return state, final.counts, final.history, speed
 
 
 def _numbers(evaluations: Evaluations) -> tuple[int, int, int]:

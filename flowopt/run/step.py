@@ -110,17 +110,7 @@ class Stepper(eqx.Module):
         """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
         method, solver = self.method, self._solver
         attempt, kept = evaluations
-        kind = model_kind(method.flow, solver)
-        at = At(
-            self.fn,
-            state.y.params,
-            self.args,
-            attempt,
-            state.value,
-            state.grad,
-            kind,
-            state.model,
-        )
+        at = self.known_at(state, attempt)
         trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
         keep, step, controller, failed = self._judge(state, trial.y, trial.error)
 
@@ -142,6 +132,12 @@ class Stepper(eqx.Module):
         # A step that changes nothing and will not be followed by a longer one: the run stands still.
         stalled = failed | (equal(trial.y, state.y) & (step <= state.step))
         return self._settle(new, stalled)
+
+    def known_at(self, state: RunState, evaluations: Evaluations) -> At:
+        """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""
+        kind = model_kind(self.method.flow, self._solver)
+        known = state.value, state.grad, kind, state.model
+        return At(self.fn, state.params, self.args, evaluations, *known)
 
     @property
     def _solver(self) -> AbstractFlowSolver:
