@@ -18,7 +18,8 @@ def test_the_snippets_run(tmp_path):
         [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, cwd=tmp_path
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert (tmp_path / "basins.png").stat().st_size > 10_000
+    for name in ("basins.png", "energy.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
     assert "V' <= 0 everywhere" in run.stdout
 
 

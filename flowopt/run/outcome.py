@@ -28,6 +28,11 @@ class Outcome(eqx.Module):
             return self.code == code_of(other)
         return NotImplemented
 
+    def __ne__(self, other):
+        # Python's own is `not (self == other)`, which an array of answers does not have.
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else ~equal
+
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __str__(self) -> str:

@@ -74,6 +74,7 @@ def test_pytrees_args_and_dtypes():
     target = jnp.array([1.0, 2.0, 3.0], jnp.float32)
     ends = fo.ensemble(fn, first, fo.gd(0.1), args=target, tol=1e-3)
     assert len(ends) == 10 and str(ends.outcome) == "converged: 10"
+    assert np.all(ends.outcome == "converged") and not np.any(ends.outcome != "converged")
     assert ends.params["x"].shape == (10, 3) and ends.params["x"].dtype == np.float32
     assert ends.value.shape == ends.grad_norm.shape == ends.accepted.shape == (10,)
     np.testing.assert_allclose(ends.params["x"], np.tile(target, (10, 1)), atol=1e-3)
