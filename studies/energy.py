@@ -336,7 +336,7 @@ def local_stability(networks: list[fo.Problem], quick: bool, progress: bool) -> 
         "left out: its flat minima take a first-order method longer than 20,000 steps.",
         report.table(head, rows),
         "The guard compares the energies at the two ends of a step and knows nothing of what lies between: a long step "
-        "may pass over a barrier into a deeper basin. The heavy ball from rest is the one prone to it, since at rest V' = 0 "
+        "may pass over a barrier into a deeper basin. The heavy ball from rest is prone to it, since at rest V' = 0 "
         "promises nothing and the law lets the step grow; at the global minima there is no deeper basin to fall into.",
     ]
 

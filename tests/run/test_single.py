@@ -72,7 +72,9 @@ def test_a_pair_pays_its_inner_stage_only_for_a_rejected_step():
 )
 def test_outcomes(fn, start, method, settings, outcome):
     ends = fo.minimise(fn, start, method, **settings)
-    assert ends.outcome == outcome and not ends.outcome != outcome
+    assert ends.outcome == outcome
+    differs = ends.outcome != outcome
+    assert not differs
     assert str(ends.outcome) == outcome and outcome in repr(ends.outcome)
     if outcome == "converged":
         assert ends.grad_norm < settings.get("tol", 1e-6)
