@@ -17,6 +17,7 @@ from flowopt.methods import (
     adamw,
     amsgrad,
     damped_newton,
+    default_method,
     energy_momentum,
     energy_rmsprop,
     euler_richardson,

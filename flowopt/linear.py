@@ -54,18 +54,20 @@ def symmetric(hessian: lx.AbstractLinearOperator, grad: Float[Array, " n"]) -> F
 
 def positive(
     hessian: lx.AbstractLinearOperator, grad: Float[Array, " n"], mu: Float[Array, ""]
-) -> tuple[Float[Array, " n"], Array]:
-    """-(H + mu I)^-1 g where H + mu I is positive definite, and whether it is found to be.
+) -> tuple[Float[Array, " n"], Array, Array]:
+    """-(H + mu I)^-1 g where H + mu I is positive definite, whether it is found to be, and the products H v taken.
 
     Dense by Cholesky, which fails where it is not (then NaN); matrix-free by conjugate gradients, which stop
-    at a direction of negative curvature with what they have: a direction of descent all the same.
+    at a direction of negative curvature with what they have: a direction of descent all the same, and -g/mu if
+    they have nothing yet. Dense takes no products: they are in the matrix.
     """
     if isinstance(hessian, lx.MatrixLinearOperator):
         shifted = hessian.matrix + mu * jnp.eye(grad.size, dtype=grad.dtype)
         factor = jnp.linalg.cholesky(shifted)
         definite = jnp.all(jnp.isfinite(factor))
-        return jax.scipy.linalg.cho_solve((factor, True), -grad), definite
-    return _descent(lambda v: hessian.mv(v) + mu * v, grad)
+        d = jax.scipy.linalg.cho_solve((factor, True), -grad)
+        return d, definite, jnp.zeros((), jnp.int32)
+    return _descent(lambda v: hessian.mv(v) + mu * v, grad, -grad / mu)
 
 
 class _Search(NamedTuple):
@@ -79,7 +81,7 @@ class _Search(NamedTuple):
     steps: Array
 
 
-def _descent(product, grad: Array) -> tuple[Array, Array]:
+def _descent(product, grad: Array, steepest: Array) -> tuple[Array, Array, Array]:
     """Conjugate gradients from 0 until the residual is below 1e-3 min(1, sqrt|g|) |g|: superlinear [Nash 2000]."""
     squares = grad @ grad
     norm = jnp.sqrt(squares)
@@ -98,11 +100,11 @@ def _descent(product, grad: Array) -> tuple[Array, Array]:
         squares = residual @ residual
         direction = residual + squares / s.squares * s.direction
         first = s.steps == 0
-        # Stopped at once: the direction of steepest descent.
-        d = jnp.where(definite, s.d + length * s.direction, jnp.where(first, -grad, s.d))
+        # Stopped at once: steepest descent, as long as H = 0 would have it, so that it scales with the step.
+        d = jnp.where(definite, s.d + length * s.direction, jnp.where(first, steepest, s.d))
         return _Search(d, residual, direction, squares, definite, s.steps + 1)
 
     zero = jnp.zeros_like(grad)
     start = _Search(zero, -grad, -grad, squares, jnp.array(True), jnp.zeros((), jnp.int32))
     end = jax.lax.while_loop(going_on, body, start)
-    return end.d, end.definite
+    return end.d, end.definite, end.steps

@@ -39,7 +39,9 @@ class Evaluations:
     at are those of a value, and count there. Of a least-squares objective the values are residual evaluations.
 
     Counted while JAX traces, so it costs nothing at run time; it is a count of work per step for
-    whatever is straight-line code. `exact` is False where a loop whose length is only known at run
+    whatever is straight-line code. `products` are Hessian-vector products: one for each column of a Hessian that
+    is formed, and those of the conjugate gradients of `RosenbrockEuler`, which are known at run time only and
+    added as an array. `exact` is False where a loop whose length is only known at run
     time (the root finder of an implicit solver) evaluates the objective.
     """
 
@@ -47,6 +49,7 @@ class Evaluations:
         self.values = 0
         self.grads = 0
         self.matrices = 0
+        self.products: Any = 0
         self.exact = True
 
 
@@ -205,6 +208,7 @@ class At:
             return Model(None, None)
         self.evaluations.matrices += 1
         n = self.vector.size
+        self.evaluations.products += n
         product = jax.linearize(self._grad_vector, self.vector)[1]
         return Model(None, jax.vmap(product)(jnp.eye(n, dtype=self.vector.dtype)))
 

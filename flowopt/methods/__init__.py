@@ -7,6 +7,7 @@ from flowopt.methods.adaptive import (
     extragradient,
     lyapunov,
 )
+from flowopt.methods.default import default_method
 from flowopt.methods.first_order import (
     adabelief,
     adagrad,
@@ -43,6 +44,7 @@ __all__ = [
     "amsgrad",
     "check_step",
     "damped_newton",
+    "default_method",
     "energy_momentum",
     "energy_rmsprop",
     "euler_richardson",

@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from flowopt.flows.flow import field
-from flowopt.methods import Method
+from flowopt.methods import Method, default_method
 from flowopt.objective import Evaluations, Objective, check_params
 from flowopt.run.history import History, Recorder, make_recorder
 from flowopt.run.outcome import RUNNING, Outcome
@@ -33,10 +33,11 @@ class Solution(eqx.Module):
     outcome: Outcome
     """How the run ended: compare with "converged", "max_steps", "stalled" or "diverged"."""
     stats: dict[str, Any]
-    """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes taken, and
-    `hessian_evals` (None for solvers with an inner loop, whose evaluations are not counted); `step`, the next
-    step it would have attempted [time]; `field_norm`, the 2-norm of the flow's field at the end. From
-    `least_squares`, `residual_evals` and `jacobian_evals` stand for `value_evals` and `hessian_evals`."""
+    """`accepted` and `rejected` steps; `value_evals` and `grad_evals`, the forward and backward passes taken,
+    `hessian_evals`, and `hessian_products`, n for each Hessian of n params that is formed and those of the
+    conjugate gradients of `RosenbrockEuler` (None for solvers with an inner loop, whose evaluations are not
+    counted); `step`, the next step it would have attempted [time]; `field_norm`, the 2-norm of the flow's field at
+    the end. From `least_squares`, `residual_evals` and `jacobian_evals` stand for `value_evals` and `hessian_evals`."""
     state: RunState
     """All that a next step would need, memory included."""
     history: History | None
@@ -46,7 +47,7 @@ class Solution(eqx.Module):
 def minimise(
     fn: Objective,
     params: PyTree,
-    method: Method,
+    method: Method | None = None,
     *,
     args: Any = None,
     tol: float = 1e-6,
@@ -59,6 +60,7 @@ def minimise(
     """Runs `method` on fn(params, args) from `params` until |grad R|_2 < `tol`.
 
     - `params`: any pytree of floating arrays; their dtypes are kept.
+    - `method`: None for `default_method()`, which has nothing to tune.
     - `tol`: on the 2-norm of the gradient [loss/params].
     - `max_steps`: bound on the steps attempted, kept or not; None for none (not differentiable then).
     - `stop`: a function of the run's state (`params`, `memory`, `value`, `grad`, `grad_norm`, `step`,
@@ -73,6 +75,7 @@ def minimise(
     Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. Raises TypeError or
     ValueError at once, naming the argument, for arguments that cannot run.
     """
+    method = default_method() if method is None else method
     names = ("value", "hessian")
     return run(fn, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names)
 
@@ -96,13 +99,14 @@ def run(
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     recorder = make_recorder(history, capacity, method.flow)
     state, counts, recorded, speed = _solve(stepper, params, adjoint, recorder)
-    values, grads, matrices = (None, None, None) if counts is None else counts
+    values, grads, matrices, products = (None,) * 4 if counts is None else counts
     stats = {
         "accepted": state.accepted,
         "rejected": state.rejected,
         f"{names[0]}_evals": values,
         "grad_evals": grads,
         f"{names[1]}_evals": matrices,
+        "hessian_products": products,
         "step": state.step,
         "field_norm": speed,
     }
@@ -223,8 +227,8 @@ def _solve(
     return state, final.counts, final.history, speed
 
 
-def _numbers(evaluations: Evaluations) -> tuple[int, int, int]:
-    return evaluations.values, evaluations.grads, evaluations.matrices
+def _numbers(evaluations: Evaluations) -> tuple[Any, ...]:
+    return evaluations.values, evaluations.grads, evaluations.matrices, evaluations.products
 
 
 def _countable(stepper: Stepper, state: RunState) -> bool:

@@ -110,7 +110,9 @@ class RosenbrockEuler(AbstractFlowSolver):
         mu = 1 / h.astype(grad.dtype)
         failed = jnp.array(False)
         if self.hessian == "exact":
-            d, definite = linear.positive(at.hessian, grad, mu)
+            d, definite, products = linear.positive(at.hessian, grad, mu)
+            if not at.dense:
+                at.evaluations.products += products
             kinetic = mu * (d @ d)
             bent = -(grad @ d) - kinetic
             failed = ~definite & jnp.array(at.dense)
