@@ -20,13 +20,11 @@ GENERAL = {p.name: p for p in general.general_problems()}
 PROBLEMS = [
     least.rosenbrock(),
     least.helical_valley(),
-    least.wood(),
     GENERAL["beale"],
     GENERAL["brown_badly_scaled"],
     GENERAL["powell_badly_scaled"],
     GENERAL["biggs_exp6"],
     GENERAL["gulf"],
-    GENERAL["trigonometric"],
 ]
 
 
