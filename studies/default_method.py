@@ -213,7 +213,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
     }
     dense = [case for case in every if "start x" in case.group]
     marquardt = [
-        [least_squares_run(case, levenberg_marquardt(h)) for h in (1e6, *first_steps)]
+        [least_squares_run(case, levenberg_marquardt(h)) for h in first_steps]
         for case in tqdm(dense, disable=not progress, desc="least squares")
     ]
     text = "\n\n".join(
@@ -235,10 +235,15 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
             alternatives_table(others),
             "## Sums of squares",
             "`levenberg_marquardt()`, the default of `least_squares`, given the residuals of the same dense problems; "
-            "h0 = 1/mu, a number here, for its metric is scaled; the first column is its default.",
-            least_squares_table(marquardt, (1e6, *first_steps)),
+            "h0 = 1/mu.",
+            least_squares_table(marquardt, first_steps),
             "## Verdict",
-            "\n".join(verdicts(every, ends, swept, first_steps)),
+            "\n".join(
+                [
+                    *verdicts(every, ends, swept, first_steps),
+                    first_step_verdict("the default of least_squares", marquardt, first_steps),
+                ]
+            ),
         ]
     )
     return report.save_report(text, out)
@@ -289,7 +294,7 @@ def differences(every: list[Case], ends: dict[str, list[End]]) -> str:
     return report.table(["case", *ends], rows) if rows else "Nowhere."
 
 
-def sweep(every: list[Case], swept: list[list[End]]) -> tuple[np.ndarray, np.ndarray]:
+def sweep(swept: list[list[End]]) -> tuple[np.ndarray, np.ndarray]:
     """(costs, cases x steps), and which cases converge from every first step."""
     costs = np.array([[end.cost for end in line] for line in swept])
     return costs, np.array([all(end.converged for end in line) for line in swept])
@@ -297,7 +302,7 @@ def sweep(every: list[Case], swept: list[list[End]]) -> tuple[np.ndarray, np.nda
 
 def first_step_table(every: list[Case], swept: list[list[End]], steps: Sequence[float]) -> str:
     """Totals over the cases that converge from every first step; and each case."""
-    costs, sure = sweep(every, swept)
+    costs, sure = sweep(swept)
     spread = costs.max(1) / costs.min(1)
     totals = ["total", *(f"{x:.0f}" for x in costs[sure].sum(0)), ""]
     done = [
@@ -332,8 +337,7 @@ def alternatives_table(others: dict[str, list[End]]) -> str:
 
 def least_squares_table(ends: list[list[End]], steps: Sequence[float]) -> str:
     """As the table of first steps, totals only."""
-    costs = np.array([[end.cost for end in line] for line in ends])
-    sure = np.array([all(end.converged for end in line) for line in ends])
+    costs, sure = sweep(ends)
     total, columns = costs[sure].sum(0), list(zip(*ends, strict=True))
     rows = [
         ["converged", *(f"{counts(of)[0]}/{len(of)}" for of in columns)],
@@ -374,13 +378,15 @@ def verdicts(
                 f"converge, and fewer in {report.percent(float(np.mean(ratio < 1)))} of them",
             )
         )
-    costs, sure = sweep(every, swept)
+    return [*lines, first_step_verdict("the default", swept, steps)]
+
+
+def first_step_verdict(name: str, swept: list[list[End]], steps: Sequence[float]) -> str:
+    """Whether the total cost varies by less than a factor of 2."""
+    costs, sure = sweep(swept)
     total = costs[sure].sum(0)
-    lines.append(
-        report.verdict(
-            bool(total.max() < 2 * total.min()),
-            f"from h0 = {steps[0]:g} to {steps[-1]:g} the total cost varies by less than 2",
-            f"{total.max() / total.min():.2f}, over {sure.sum()} cases",
-        )
+    return report.verdict(
+        bool(total.max() < 2 * total.min()),
+        f"from h0 = {steps[0]:g} to {steps[-1]:g} the total cost of {name} varies by less than 2",
+        f"{total.max() / total.min():.2f}, over the {sure.sum()} of {len(swept)} cases that always converge",
     )
-    return lines

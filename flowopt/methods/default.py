@@ -19,6 +19,10 @@ def default_method(step: float = 1.0) -> Method:
     a theta^2/2 (1 - 1/(1 + h a)^2), so at lam = 1/2 it stands iff (1 + h a)^2 <= 2 + h a, h a <= 0.618: never Newton's
     method. The right promise of an implicit step is that of its model, and it tends to the flow's as h -> 0.
 
+    Measured there on 244 cases, untuned, to |grad R| < 1e-6: it converges on 241, SciPy's BFGS and Optimistix's on 226
+    each, at 2.7 and 2.6 times their cost in gradients in the median, a Hessian-vector product charged as two; its
+    total cost varies by 1.11 over h0 = 1e-6 to 1e6. Second derivatives buy robustness here, not speed.
+
     Needs second derivatives: for a dense Hessian (up to `flowopt.objective.DENSE_LIMIT` params) n Hessian-vector
     products a step, above it those of conjugate gradients. Sums of squares are better served by
     `least_squares`, whose default is `levenberg_marquardt()`.
