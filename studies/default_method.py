@@ -93,9 +93,9 @@ def of_vector(problem: fo.Problem) -> Callable[[Array, Any], Array]:
 def flowopt_run(case: Case, method: fo.Method) -> End:
     """One run of a method of this library on R."""
     sol = fo.minimise(case.fn, jnp.asarray(case.start), method, tol=TOL, max_steps=MAX_STEPS)
-    stats = sol.stats
-    cost = 0.5 * (stats["value_evals"] + stats["grad_evals"]) + 2.0 * stats["hessian_products"]
-    return End(bool(sol.outcome == "converged"), case.known(float(sol.value)), float(cost))
+    passes = int(sol.stats["value_evals"]) + int(sol.stats["grad_evals"])
+    cost = 0.5 * passes + 2.0 * int(sol.stats["hessian_products"])
+    return End(bool(sol.outcome == "converged"), case.known(float(sol.value)), cost)
 
 
 def least_squares_run(case: Case, method: fo.Method) -> End:
@@ -103,8 +103,9 @@ def least_squares_run(case: Case, method: fo.Method) -> End:
     assert case.problem is not None
     residuals, start = case.problem.residuals, jnp.asarray(case.start)
     sol = fo.least_squares(residuals, start, method, tol=TOL, max_steps=MAX_STEPS)
-    cost = 0.5 * sol.stats["residual_evals"] + 1.0 * start.size * sol.stats["jacobian_evals"]
-    return End(bool(sol.outcome == "converged"), case.known(float(sol.value)), float(cost))
+    jacobians = start.size * int(sol.stats["jacobian_evals"])
+    cost = 0.5 * int(sol.stats["residual_evals"]) + 1.0 * jacobians
+    return End(bool(sol.outcome == "converged"), case.known(float(sol.value)), cost)
 
 
 @eqx.filter_jit
