@@ -82,7 +82,7 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
         factor = jnp.where(jnp.isfinite(error), factor, 0.1)
         factor = jnp.clip(factor, self.factormin, self.factormax)
         # A rejected step must shrink. (Not growing right after a rejection as well, as codes for ODEs do,
-        # was tried: over the benchmarks it saves 1% of the values.)
+        # was tried: on poly2, poly3 and poly4 it saves 0.4 to 3% of the values.)
         factor = jnp.where(keep, factor, jnp.minimum(factor, self.safety))
         # Step sizes are held fixed under differentiation, as in Diffrax: at e = 0 the law has no derivative.
         factor = jax.lax.stop_gradient(factor)
