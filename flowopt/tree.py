@@ -49,6 +49,12 @@ def equal(a: PyTree, b: PyTree) -> Bool[Array, ""]:
     return ft.reduce(operator.and_, [jnp.all(x == y) for x, y in leaves], jnp.array(True))
 
 
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether the squares of all entries of `tree` have a finite sum: none is NaN or infinite, or about to overflow."""
+    sums = [sum_squares(leaf) for leaf in jtu.tree_leaves(tree)]
+    return jnp.stack([jnp.isfinite(x) for x in sums]).all() if sums else jnp.array(True)
+
+
 def ravel(tree: PyTree) -> Float[Array, " n"]:
     """All leaves in one vector; leaves of several dtypes go up to the one that holds them all."""
     leaves = jtu.tree_leaves(tree)

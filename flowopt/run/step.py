@@ -79,6 +79,7 @@ class Stepper(eqx.Module):
 
     def start(self, params: PyTree, evaluations: Evaluations | None = None) -> RunState:
         """The state before the first step; its outcome is settled already where nothing is left to do."""
+        self._check(params)
         flow, solver = self.method.flow, self._solver
         term = FlowTerm(flow, self.fn)
         y = State(params, flow.init(params))
@@ -104,7 +105,7 @@ class Stepper(eqx.Module):
             solver=solver.start(flow, y, at),
             controller=jtu.tree_map(jnp.asarray, controller),
         )
-        return self._settle(state, stalled=jnp.array(False))
+        return self._settle(state, sum_squares(params), stalled=jnp.array(False))
 
     def advance(self, state: RunState, evaluations: tuple[Evaluations, Evaluations]) -> RunState:
         """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
@@ -131,7 +132,10 @@ class Stepper(eqx.Module):
         )
         # A step that changes nothing and will not be followed by a longer one: the run stands still.
         stalled = failed | (equal(trial.y, state.y) & (step <= state.step))
-        return self._settle(new, stalled)
+        # Of the candidate's params, not of those kept, whose squares were finite before: a guard sums the same ones.
+        size = sum_squares(trial.y.params)
+        size = where(keep, size, jnp.zeros_like(size))
+        return self._settle(new, size, stalled)
 
     def known_at(self, state: RunState, evaluations: Evaluations) -> At:
         """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""
@@ -167,9 +171,21 @@ class Stepper(eqx.Module):
         )
         return keep, (end - start).astype(zero.dtype), controller, failed
 
-    def _settle(self, state: RunState, stalled: Any) -> RunState:
-        """The outcome, if the run has come to one."""
-        size = sum_squares(state.grad) + sum_squares(state.y.params)
+    def _check(self, params: PyTree) -> None:
+        """Raises, naming the argument, unless the objective and the flow fit the params: by tracing them, so at the
+        first call of a compiled run and at no other."""
+        flow, fn = self.method.flow, self.fn
+        check_objective(fn, params, self.args)
+        if model_kind(flow, self.method.solver) == "jacobian" and not isinstance(fn, SumOfSquares):
+            raise TypeError(
+                "`method`: it needs residuals, and `fn` is a scalar loss; use "
+                "flowopt.least_squares(residuals, params, method)"
+            )
+        check_flow_shapes(flow, fn, params, self.args)
+
+    def _settle(self, state: RunState, size: Array, stalled: Any) -> RunState:
+        """The outcome, if the run has come to one; `size` is not finite where the params have overflowed."""
+        size = size + sum_squares(state.grad)
         diverged = ~jnp.isfinite(size + state.value.astype(size.dtype))
         if self.stop is None:
             converged = state.grad_norm < self.tol
@@ -198,13 +214,8 @@ def make_stepper(
         raise TypeError(
             f"`method` must be a flowopt.Method, such as flowopt.gd(0.1); got {method!r}"
         )
-    check_objective(fn, params, args)
-    if model_kind(method.flow, method.solver) == "jacobian" and not isinstance(fn, SumOfSquares):
-        raise TypeError(
-            "`method`: it needs residuals, and `fn` is a scalar loss; use "
-            "flowopt.least_squares(residuals, params, method)"
-        )
-    check_flow_shapes(method.flow, fn, params, args)
+    if not callable(fn):
+        raise TypeError(f"`fn` must be callable as fn(params, args); got {fn!r}")
     if isinstance(tol, bool) or not (isinstance(tol, float | int) or eqx.is_array_like(tol)):
         raise TypeError(f"`tol` must be a number > 0, on the gradient's 2-norm; got {tol!r}")
     if isinstance(tol, float | int) and not tol > 0:

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 from flowopt.flows.flow import FlowTerm, State, energy_rate
 from flowopt.solvers.native import estimates_error, native
-from flowopt.solvers.trial import AbstractFlowSolver, Trial, all_finite
-from flowopt.tree import real_dtype
+from flowopt.solvers.trial import AbstractFlowSolver, Trial
+from flowopt.tree import all_finite, real_dtype
 
 
 class _Guarded(NamedTuple):

@@ -12,8 +12,8 @@ from flowopt import linear
 from flowopt.flows.gradient import Gradient
 from flowopt.objective import At, ModelKind, SumOfSquares
 from flowopt.solvers.energy_guard import energy_error
-from flowopt.solvers.trial import AbstractFlowSolver, Trial, all_finite
-from flowopt.tree import add_scaled, ravel
+from flowopt.solvers.trial import AbstractFlowSolver, Trial
+from flowopt.tree import add_scaled, all_finite, ravel
 
 
 class Gain(NamedTuple):

@@ -4,8 +4,6 @@ import abc
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
-import jax.numpy as jnp
-import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PyTree
 
 from flowopt.flows.flow import AbstractFlow, State, flow_term
@@ -97,9 +95,3 @@ def model_kind(flow: AbstractFlow, solver: diffrax.AbstractSolver) -> ModelKind 
             return kind
         part = getattr(part, "solver", None)
     return flow.model
-
-
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no entry of `tree` is NaN or infinite."""
-    finite = [jnp.all(jnp.isfinite(x)) for x in jtu.tree_leaves(tree)]
-    return jnp.stack(finite).all() if finite else jnp.array(True)
