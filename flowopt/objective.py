@@ -70,10 +70,11 @@ class Known(NamedTuple):
     model: Model | None
 
 
-_CHEAP = frozenset(
-    "add sub mul div neg integer_pow square max min select_n eq ne lt le gt ge broadcast_in_dim reshape squeeze "
-    "transpose convert_element_type".split()
-)
+_CHEAP = {
+    *("add", "sub", "mul", "div", "neg", "integer_pow", "square", "max", "min", "select_n"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "broadcast_in_dim", "reshape", "squeeze"),
+    *("transpose", "convert_element_type"),
+}
 """Primitives that cost less to do again than to store: a pass over memory, which XLA fuses with the next."""
 
 

@@ -163,6 +163,30 @@ def test_a_flow_that_climbs_stalls_and_does_not_loop():
     np.testing.assert_array_equal(ends.params, jnp.array([-1.2, 1.0]))
 
 
+def test_an_energy_without_bound_below_ends_as_diverged():
+    ends = fo.minimise(lambda x, args: -jnp.sum(x**3), jnp.array([1.0, 2.0]), fo.lyapunov())
+    assert ends.outcome == "diverged" and jnp.all(jnp.isfinite(ends.stats["step"]))
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-8), (jnp.float32, 1e-3)])
+def test_four_ulp_of_slack_take_a_run_to_the_root_of_the_rounding(dtype, tol):
+    """Around a minimum with R = 1 the decrease left is below an ulp from |grad R| = sqrt(L ulp) = 1.5e-7 on (3.5e-3 in
+    float32). Without slack every run stalls there, and says so; with one ulp half come to 1e-8, with four all do."""
+    loss = lambda x, args: 1 + 0.5 * jnp.sum(jnp.array([1.0, 10.0, 100.0], x.dtype) * x**2)
+    first = jax.random.uniform(jax.random.key(0), (64, 3), dtype, -2, 2)
+
+    def ends(slack):
+        guard = fo.EnergyGuard(diffrax.Euler(), slack_ulps=slack)
+        law = fo.IntegralController(safety=0.5)
+        method = fo.Method(fo.flows.Gradient(), guard, law, step=0.1)
+        return fo.ensemble(loss, first, method, tol=tol, max_steps=3000)
+
+    without, four = ends(0.0), ends(4.0)
+    assert np.mean(without.outcome == "stalled") > 0.95
+    assert np.all(without.grad_norm < 10 * np.sqrt(100 * np.finfo(dtype).eps))
+    assert np.all(four.outcome == "converged")
+
+
 def test_guard_names_bad_arguments():
     for lam in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match="lam"):
