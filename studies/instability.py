@@ -177,9 +177,12 @@ def exits(problems: list[fo.Problem], names: tuple[str, ...], radii: np.ndarray)
 
 
 def slope(times: np.ndarray, radii: np.ndarray) -> float:
-    """The mean slope of (directions, radii) over ln(1/r), r <= 1e-5."""
-    close = radii <= 1.01e-5
-    return float(np.mean(np.polyfit(-np.log(radii[close]), times[:, close].T, 1)[0]))
+    """The mean slope of (directions, radii) over ln(1/r), r <= 1e-5, of the directions whose runs all left."""
+    times = times[:, close := radii <= 1.01e-5]
+    times = times[np.isfinite(times).all(axis=1)]
+    return (
+        float(np.mean(np.polyfit(-np.log(radii[close]), times.T, 1)[0])) if len(times) else np.nan
+    )
 
 
 def step_exits(problem: fo.Problem, method: fo.Method, radii: np.ndarray) -> list[dict]:
@@ -238,7 +241,7 @@ def algebraic_exits(problems: list[fo.Problem]) -> list[dict]:
 def critical_steps(problem: fo.Problem, quick: bool) -> dict[str, float]:
     """The largest stable learning rate at the steepest minimum."""
     least = [p for p in problem.critical_points if p.nature == "minimum"]
-    steepest = max(least, key=lambda p: np.linalg.eigvalsh(p.hessian)[-1])
+    steepest = max(least, key=lambda p: np.linalg.eigvalsh(np.asarray(p.hessian))[-1])
     makers = {
         "GD": fo.gd,
         "Adam, eps 1e-8": fo.adam,
@@ -285,9 +288,11 @@ def slow_table(slow: list[dict]) -> str:
     rows = []
     for key in dict.fromkeys((s["problem"], s["nature"], s["m"]) for s in slow):
         powers = [s["power"] for s in slow if (s["problem"], s["nature"], s["m"]) == key]
-        spread = f"{min(powers):.3f} to {max(powers):.3f}"
-        rows.append([key[0], key[1], str(key[2]), str(len(powers)), spread, str(1 - key[2])])
-    return report.table(["network", "at", "m", "starts", "power of r", "1 - m"], rows)
+        left = [p for p in powers if np.isfinite(p)]
+        spread = f"{min(left):.3f} to {max(left):.3f}" if left else "-"
+        rows.append([key[0], key[1], str(key[2]), f"{len(left)} of {len(powers)}"])
+        rows[-1] += [spread, str(1 - key[2])]
+    return report.table(["network", "at", "m", "starts that left", "power of r", "1 - m"], rows)
 
 
 def bounds_table(bounds: dict[str, float]) -> str:
@@ -365,10 +370,12 @@ def verdicts(counts: Counter, timed: list, steps: dict, slow: list) -> list[str]
     total = sum(n for key, n in counts.items() if key[0] in unstable)
     minima = sum(n for key, n in counts.items() if key[0] == "minimum")
     flats = sum(n for key, n in counts.items() if key[0] == "flat")
-    off = max(abs(t["ratio"] - 1) for t in timed)
+    lost = sum(int(np.isnan(t["times"]).sum()) for t in timed)
+    off = max(abs(t["ratio"] - 1) for t in timed if np.isfinite(t["ratio"]))
+    left = [s for s in slow if np.isfinite(s["power"])]
     plain = [p for name, ps in steps.items() if not name.endswith("1e-8") for p in ps]
     steps_off = max(abs(p["slope"] * math.log(p["z"]) - 1) for p in plain)
-    powers = max((abs(s["power"] - 1 + s["m"]) for s in slow), default=math.nan)
+    powers = max((abs(s["power"] - 1 + s["m"]) for s in left), default=math.nan)
     adam = np.array([p["steps"] for p in steps["Adam, lr 0.01, eps 1e-8"]])
     gd = np.array([p["steps"] for p in steps["GD, lr 0.01"]])
     adam_off = max(abs(p["slope"] * math.log(p["z"]) - 1) for p in steps["Adam, lr 0.01, eps 1e-8"])
@@ -386,13 +393,15 @@ def verdicts(counts: Counter, timed: list, steps: dict, slow: list) -> list[str]
             off < 0.01 and steps_off < 0.05,
             "the time to leave is log-linear in the distance, with slope 1 over the largest eigenvalue",
             f"slope x eigenvalue is within {off:.2%} of 1 for {len(timed)} points x flows, and the slope in steps "
-            f"within {steps_off:.1%} of 1/ln|z| for {len(plain)} points x methods",
+            f"within {steps_off:.1%} of 1/ln|z| for {len(plain)} points x methods; {lost} of {sum(t['times'].size for t in timed)} "
+            "runs of the flows had not left when their integration ended, and are left out",
         ),
         report.verdict(
-            all(abs(s["power"]) < 0.1 for s in slow),
+            all(abs(s["power"]) < 0.1 for s in left),
             "the same where no eigenvalue is positive",
             f"such points are left algebraically, T ~ r^(1 - m), with powers within {powers:.3f} of 1 - m on "
-            f"{len(slow)} starts: far slower than log-linear",
+            f"{len(left)} of {len(slow)} starts, all that had left when their integration ended: far slower than "
+            "log-linear",
         ),
         report.verdict(
             adam_off < 0.05,
