@@ -53,16 +53,19 @@ from flowopt.solvers import (
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
-    from flowopt.plotting import plot_basins, plot_energy
-    from flowopt.stability import basins, reach, uniform
+    from flowopt.plotting import plot_basins, plot_energy, plot_stability_region
+    from flowopt.stability import basins, critical_step, reach, spectrum, uniform
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
     "basins": "flowopt.stability",
+    "critical_step": "flowopt.stability",
     "reach": "flowopt.stability",
+    "spectrum": "flowopt.stability",
     "uniform": "flowopt.stability",
     "plot_basins": "flowopt.plotting",
     "plot_energy": "flowopt.plotting",
+    "plot_stability_region": "flowopt.plotting",
 }
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffrax
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -11,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from flowopt.run.single import Solution
 from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS, NO_POINT, STALLED
+from flowopt.stability.region import growth_factor
+from flowopt.stability.starts import check_region
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers, without black; minima come first.
 _POINT_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D55E00")
@@ -118,6 +121,59 @@ def plot_energy(sol: Solution, ax: Axes | None = None, *, floor: float | None = 
         right.set_ylabel("step [time]")
         handles, labels = [*handles, line], [*labels, "h, step"]
     ax.legend(handles, labels, frameon=False, fontsize="small")
+    return ax
+
+
+def plot_stability_region(
+    solver: diffrax.AbstractSolver,
+    ax: Axes | None = None,
+    *,
+    region: tuple[tuple[float, float], tuple[float, float]] = ((-8.0, 4.0), (-6.0, 6.0)),
+    resolution: int = 301,
+    colour: str | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Draws the stability region of `solver`, |R(z)| <= 1 on y' = lambda y, z = h lambda, bounded by |R(z)| = 1.
+
+    - `region`: ((re_lo, re_hi), (im_lo, im_hi)) [1] to look in; the axes close in on what lies inside it.
+    - `resolution`: points along each axis.
+    - `colour`, `label`: of the region, to draw several into one `ax`; by default the next, and the solver's name.
+
+    For which solvers, see `flowopt.stability.growth_factor`. A region without interior, such as the segment of
+    LeapfrogMidpoint on the imaginary axis, does not show.
+    """
+    pairs = check_region(region)
+    if len(pairs) != 2:
+        raise ValueError(f"`region` must be two pairs, (real, imaginary); got {region!r}")
+    if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 2:
+        raise ValueError(f"`resolution` must be an int >= 2; got {resolution!r}")
+    re, im = (np.linspace(low, high, resolution) for low, high in pairs)
+    factor = growth_factor(solver, re[None, :] + 1j * im[:, None])
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    first = not ax.get_lines()
+    if first:
+        for draw in (ax.axhline, ax.axvline):
+            draw(0, color="#999999", lw=0.6, zorder=0)
+    handles = ax.get_legend_handles_labels()[0]
+    colour = _POINT_COLOURS[len(handles) % len(_POINT_COLOURS)] if colour is None else colour
+    # Where there is no step the factor is infinite, and a contour cannot cross that.
+    factor = np.minimum(factor, 10.0)
+    ax.contourf(re, im, factor, levels=[0, 1], colors=[colour], alpha=0.15)
+    ax.contour(re, im, factor, levels=[1], colors=[colour], linewidths=1.5)
+    ax.plot([], [], color=colour, label=type(solver).__name__ if label is None else label)
+    for axis, grid, across in (("x", re, 0), ("y", im, 1)):
+        stable: np.ndarray = np.any(factor <= 1, axis=across)
+        inside = stable.any() and not (stable[0] or stable[-1])
+        ends = (grid[stable][0], grid[stable][-1]) if inside else (grid[0], grid[-1])
+        margin = 0.1 * (ends[1] - ends[0]) + 0.1
+        low, high = max(ends[0] - margin, grid[0]), min(ends[1] + margin, grid[-1])
+        if not first:
+            old = getattr(ax, f"get_{axis}lim")()
+            low, high = min(low, old[0]), max(high, old[1])
+        ax.set(**{f"{axis}lim": (low, high)})
+    ax.set(xlabel="Re z, z = h λ [1]", ylabel="Im z [1]", aspect="equal")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize="small", frameon=False)
     return ax
 
 

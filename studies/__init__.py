@@ -18,6 +18,7 @@ MODULES = {
     "benchmarks": "studies.benchmark_networks",
     "classics": "studies.classics",
     "energy": "studies.energy",
+    "instability": "studies.instability",
     "default": "studies.default_method",
 }
 """Every study, and the module that holds it."""

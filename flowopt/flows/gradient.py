@@ -80,8 +80,9 @@ class Clipped(AbstractFlow):
         check_positive(limit=self.limit)
 
     def params_field(self, params, memory, at):
-        norm, _ = _norm(at.grad)
-        return _rescaled(at.grad, jnp.where(norm > self.limit, self.limit / norm, 1))
+        norm, at_rest = _norm(at.grad)
+        long = ~at_rest & (norm > self.limit)
+        return _rescaled(at.grad, jnp.where(long, self.limit / norm, 1))
 
     def energy(self, params, memory, at):
         return at.value

@@ -62,11 +62,14 @@ def describe(
         "starts": starts,
         "labels": "index of the critical point; "
         + ", ".join(f"{label} {name}" for label, name in NO_POINT.items()),
-        **{
-            f"{package} version": importlib.metadata.version(package)
-            for package in ("flowopt", "jax", "diffrax", "equinox", "numpy")
-        },
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes, as attributes of a dataset."""
+    packages = ("flowopt", "jax", "diffrax", "equinox", "numpy")
+    return {f"{package} version": importlib.metadata.version(package) for package in packages}
 
 
 def describe_points(problem: Problem) -> xr.Dataset:
