@@ -54,11 +54,15 @@ from flowopt.solvers import (
 if TYPE_CHECKING:
     from flowopt import plotting, stability
     from flowopt.plotting import plot_basins, plot_energy
-    from flowopt.stability import basins, reach, uniform
+    from flowopt.stability import ODE, Map, basins, geometry, plane, reach, uniform
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
     "basins": "flowopt.stability",
+    "geometry": "flowopt.stability",
+    "plane": "flowopt.stability",
+    "Map": "flowopt.stability",
+    "ODE": "flowopt.stability",
     "reach": "flowopt.stability",
     "uniform": "flowopt.stability",
     "plot_basins": "flowopt.plotting",
