@@ -37,7 +37,11 @@ def cantor_map() -> fo.Map:
     def step(z, args):
         x, y, steps = z
         inside = (x >= 0) & (x <= 1)
-        return jnp.where(inside, 3 * jnp.minimum(x, 1 - x), x), y, jnp.where(inside, steps + 1, steps)
+        return (
+            jnp.where(inside, 3 * jnp.minimum(x, 1 - x), x),
+            y,
+            jnp.where(inside, steps + 1, steps),
+        )
 
     return fo.Map(
         step,

@@ -66,6 +66,7 @@ def basins(
     _check_refine(refine, sizes)
     if plane is not None and not isinstance(plane, Plane):
         raise TypeError(f"`plane` must be made by flowopt.plane(...); got {plane!r}")
+    unit = "state" if isinstance(system, AbstractSystem) else "params"
     over = ("u", "v") if plane or isinstance(system, AbstractSystem) else ("w", "b")
     flat = plane or coordinate_plane()
     u, v = (
@@ -86,12 +87,12 @@ def basins(
             "rejected": (over, ends.rejected, {"units": "steps"}),
             "evaluated": (over, evaluated),
             "share": ("point", share, {"units": "1"}),
-            "point_place": (("point", "axis"), _places(points, flat, cell), {"units": "params"}),
+            "point_place": (("point", "axis"), _places(points, flat, cell), {"units": unit}),
             **points.data_vars,
         },
         coords={
-            over[0]: (over[0], u, {"units": "params"}),
-            over[1]: (over[1], v, {"units": "params"}),
+            over[0]: (over[0], u, {"units": unit}),
+            over[1]: (over[1], v, {"units": unit}),
             **points.coords,
         },
         attrs={

@@ -91,8 +91,8 @@ def wada(labels: Int[np.ndarray, "n m"], radius: float = 2.0) -> float:
         raise ValueError(f"`radius` must be at least 0; got {radius}")
     boundaries = [_boundary(np.asarray(labels == k)) for k in found]
     every = np.logical_or.reduce(boundaries)
-    near: Any = [scipy.ndimage.distance_transform_edt(~b) <= radius for b in boundaries]
-    return float(np.mean(np.logical_and.reduce(near)[every]))
+    distances = [np.asarray(scipy.ndimage.distance_transform_edt(~b)) for b in boundaries]
+    return float(np.mean((np.maximum.reduce(distances) <= radius)[every]))
 
 
 def _boundary(basin: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ class ODE(AbstractSystem):
             start,
             self.args,
             stepsize_controller=self.controller,
-            saveat=diffrax.SaveAt(ts=self.ts),
+            saveat=diffrax.SaveAt(ts=jnp.asarray(self.ts)),
             event=diffrax.Event(lambda t, y, args, **_: outside(y, self.bound)),
             max_steps=self.max_steps,
             throw=False,

@@ -70,7 +70,10 @@ def plane(through: Sequence[PyTree], key: Array | int | None = None) -> Plane:
             f"{[str(structure) for structure, _ in shapes]}, {[sizes for _, sizes in shapes]}"
         )
     vectors = np.array(
-        [np.concatenate([np.ravel(np.asarray(x, float)) for x in jtu.tree_leaves(p)]) for p in points]
+        [
+            np.concatenate([np.ravel(np.asarray(x, float)) for x in jtu.tree_leaves(p)])
+            for p in points
+        ]
     )
     if not np.all(np.isfinite(vectors)):
         raise ValueError("`through`: params must be finite")

@@ -11,7 +11,7 @@ class Exponent(NamedTuple):
 
     value: float
     error: float
-    """One standard error: from the residuals of the line, and for frequencies also from their own noise."""
+    """One standard error, from the residuals of the line."""
     scales: Float[np.ndarray, " s"]
     """The scales, in cells."""
     measures: Float[np.ndarray, " s"]
@@ -29,7 +29,7 @@ def uncertainty_exponent(labels: Int[np.ndarray, "n m"]) -> Exponent:
     smooth boundary; alpha = D - d for one of box-counting dimension d in D dimensions. To predict the end
     of ten times more starts takes initial conditions 10^(1/alpha) times more precise. f is averaged
     over both axes, for eps of 1, 2, 4, ... cells up to a sixteenth of the map; one cell is the
-    unit of eps.   [Grebogi, McDonald, Ott and Yorke 1983, Physics Letters A 99, 415]
+    unit of eps. NaN for maps below 64 cells.   [Grebogi, McDonald, Ott and Yorke 1983, Physics Letters A 99, 415]
     """
     labels = np.asarray(labels)
     scales = _powers(1, min(labels.shape) // 16)
@@ -41,7 +41,8 @@ def boundary_dimension(labels: Int[np.ndarray, "n m"]) -> Exponent:
     """d in N(eps) ~ eps^-d, N the number of boxes of side eps that the boundary enters: its box-counting dimension.
 
     The boundary passes wherever four cells around a corner have not one label. Boxes of side 4, 8, 16, ... cells, up
-    to a sixteenth of the map: at the finest scales a grid misses what lies between its cells.
+    to a sixteenth of the map: at the finest scales a grid misses what lies between its cells. NaN for maps below
+    256 cells, too small for three scales.
     [definition: McDonald, Grebogi, Ott and Yorke 1985, Physica D 17, 125]
     """
     labels = np.asarray(labels)
@@ -60,11 +61,11 @@ def blocks(cells: np.ndarray, side: int) -> np.ndarray:
 
 
 def _powers(first: int, last: int) -> np.ndarray:
-    return np.array([k for k in 2 ** np.arange(20) if first <= k <= last], float).astype(int)
+    return np.array([k for k in 2 ** np.arange(20) if first <= k <= last], int)
 
 
 def _uncertain(labels: np.ndarray, k: int) -> float:
-    """The share of starts, of those with both neighbours on the map, of which one or both end elsewhere."""
+    """Of the starts with both neighbours at k cells on the map, the share of which one or both end elsewhere."""
     here = labels[k:-k]
     return float(np.mean((labels[2 * k :] != here) | (labels[: -2 * k] != here)))
 

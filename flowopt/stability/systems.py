@@ -1,4 +1,4 @@
-"""Dynamical systems that are not optimizers, for `flowopt.basins` and `flowopt.reach`: maps and ODEs with their attractors."""
+"""Systems with attractors that are not optimizers, for `flowopt.basins` and `flowopt.reach`."""
 
 import abc
 import importlib.metadata
@@ -158,7 +158,7 @@ def check_target(
         if not names:
             raise TypeError("`names` is needed with `feature`: one per label, in their order")
         return None, tuple(names)
-    if isinstance(radius, bool) or not (np.isscalar(radius) and 0 < radius < np.inf):  # pyright: ignore[reportOperatorIssue]
+    if isinstance(radius, bool) or not isinstance(radius, float | int) or not 0 < radius < np.inf:
         raise ValueError(f"`radius` must be finite and > 0; got {radius!r}")
     points = tuple(_as_points(a) for a in attractors)
     if not points:
