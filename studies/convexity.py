@@ -10,7 +10,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import flowopt as fo
-from flowopt.stability.labels import NO_POINT
 from flowopt.stability.refine import refined
 from flowopt.stability.systems import Ends
 from studies import report
@@ -53,7 +52,9 @@ def methods(problem: fo.Problem) -> dict[str, tuple[fo.Method, dict[str, Any]]]:
     }
     # By its own gradient it never stops: the study `reach` says why.
     adaptive = (fo.extragradient(0.01), {"stop": stop_at_trial_point(problem.loss, 1e-4)})
-    return {name: (method, {}) for name, method in plain.items()} | {FIRST_ORDER[0]: adaptive}
+    every = {name: (method, {}) for name, method in plain.items()} | {FIRST_ORDER[0]: adaptive}
+    order = (FLOW, "heavy ball flow", *CONSTANT, *FIRST_ORDER, *INERTIA)
+    return {name: every[name] for name in order}
 
 
 def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
@@ -229,15 +230,12 @@ def draw_maps(maps: dict, networks: list[str]) -> Figure:
             fo.plot_basins(maps[network, name], ax, legend=False)
             ax.set_title(f"{network}, {name}", fontsize="small")
             ax.label_outer()
-    lost = ", ".join(f"{name}: {colour}" for name, colour in LOST.items())
     figure.supxlabel(
-        f"start; its colour is that of the critical point reached (white markers); {lost}",
+        "A start's colour is that of the critical point it reached; brown: diverged, grey: max_steps. White: "
+        "minima (circles), saddles (crosses), maxima (triangles)",
         fontsize="small",
     )
     return figure
-
-
-LOST = {NO_POINT[-3]: "brown", NO_POINT[-2]: "grey"}
 
 
 def draw_measures(found: dict, networks: list[str]) -> Figure:
@@ -264,7 +262,8 @@ def draw_measures(found: dict, networks: list[str]) -> Figure:
         ax.set_axisbelow(True)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    axes[0].set_xlim(0, 1.03)
+    axes[0].set_xlim(0, 1.05)
+    axes[1].set_xlim(0, 1.1)
     axes[2].axvline(np.log(2), color="black", lw=1, ls="--", label="log 2: fractal beyond")
-    axes[2].legend(fontsize="small")
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -67,6 +67,11 @@ def basins(
     if plane is not None and not isinstance(plane, Plane):
         raise TypeError(f"`plane` must be made by flowopt.plane(...); got {plane!r}")
     unit = "state" if isinstance(system, AbstractSystem) else "params"
+    points = system.points()
+    if plane is None and points.sizes.get("param", 2) != 2:
+        raise ValueError(
+            f"`plane` is needed where params are {points.sizes['param']} numbers; make one with flowopt.plane(...)"
+        )
     over = ("u", "v") if plane or isinstance(system, AbstractSystem) else ("w", "b")
     flat = plane or coordinate_plane()
     u, v = (
@@ -76,7 +81,6 @@ def basins(
     ends, evaluated = refined(
         lambda i, j: system.ends(flat.starts(u[i], v[j]), progress), sizes, refine
     )
-    points = system.points()
     n = points.sizes["point"]
     share = np.array([np.mean(ends.label == i) for i in range(n)])
     cell = max((high - low) / size for (low, high), size in zip(pairs, sizes, strict=True))

@@ -71,6 +71,12 @@ class AbstractSystem(eqx.Module):
         """How the runs from `starts`, a pytree with leading axis n, end. They run in chunks of 1,024, side by side."""
         starts = jtu.tree_map(np.asarray, check_params(starts, "starts"))
         n = len(jtu.tree_leaves(starts)[0])
+        numbers = sum(x.size for x in jtu.tree_leaves(starts)) // max(n, 1)
+        wanted = self.points().sizes.get("param", numbers)
+        if n and numbers != wanted:
+            raise ValueError(
+                f"`starts`: a state has {wanted} numbers, as the attractors do; got {numbers}"
+            )
         bar = tqdm(
             total=n,
             disable=not progress,
@@ -99,7 +105,7 @@ class AbstractSystem(eqx.Module):
         """What one needs to know to run it again from `starts`, as attributes of a dataset."""
         packages = ("flowopt", "jax", "diffrax", "equinox", "numpy")
         return {
-            "system": repr(self),
+            "system": eqx.tree_pformat(self, short_arrays=False),
             "starts": starts,
             "labels": "index of the attractor; "
             + ", ".join(f"{label} {name}" for label, name in NO_POINT.items()),

@@ -103,8 +103,21 @@ def test_float32_stays():
         seen.append(z[0].dtype)
         return (z[0] / 2,)
 
+    def field(t, y, args):
+        seen.append(y[0].dtype)
+        return (-y[0],)
+
     with jax.enable_x64(False):
-        fo.reach(fo.Map(step, [(0.0,)]), None, (np.ones(3, np.float32),))
+        one = (np.ones(3, np.float32),)
+        assert not fo.reach(fo.Map(step, [(0.0,)]), None, one).label.any()
+        decay = fo.ODE(
+            diffrax.ODETerm(field),
+            9.0,
+            feature=lambda ts, ys: (ys[0][-1] > 0.5).astype(jnp.int32),
+            names=("low", "high"),
+            controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+        )
+        assert not fo.reach(decay, None, one).label.any()
     assert set(seen) == {np.dtype("float32")}
 
 
@@ -147,6 +160,8 @@ MAP = fo.Map(lambda z, a: z, [(0.0,)])
         (lambda: fo.ODE(TERM, 1.0, feature=abs, names=("a",), ts=[2.0]), ValueError, "`ts`"),
         (lambda: fo.ODE(TERM, 1.0, [(0.0,)], ts=[0.5]), TypeError, "`ts`"),
         (lambda: fo.ODE(TERM, 1.0, [(0.0,)], bound=0.0), ValueError, "`bound`"),
+        (lambda: fo.reach(MAP, None, (np.ones(2), np.ones(2))), ValueError, "`starts`"),
+        (lambda: fo.basins(MAP), ValueError, "`plane`"),
         (lambda: fo.basins(MAP, fo.gd(0.1)), TypeError, "`method`"),
         (lambda: fo.basins(MAP, tol=1e-3), TypeError, "`tol`"),
         (lambda: fo.basins(fo.benchmarks.poly2()), TypeError, "`method`"),
