@@ -40,13 +40,14 @@ def test_newton_has_the_published_dimension_and_is_wada(newton):
 
 
 def test_the_theta_map_has_the_published_exponent():
-    """alpha = 0.2 [Grebogi, McDonald, Ott and Yorke 1983]; S_b in 0.40-0.42 on this grid and boxes of 6 cells
+    """alpha = 0.2 [Grebogi, McDonald, Ott and Yorke 1983]; S_b in 0.40-0.42, S_bb in 0.60-0.61 on this
+    grid with boxes of 6 cells
     [the tests of Attractors.jl]."""
     step = 2 * np.pi / 299, 1 / 299  # cell centres from 0 to 2 pi and -0.5 to 0.5
     region = ((-step[0] / 2, 2 * np.pi + step[0] / 2), (-0.5 - step[1] / 2, 0.5 + step[1] / 2))
     ds = fo.basins(published.theta_map(), region=region, resolution=300)
     s_b, s_bb = basin_entropy(ds.label.values, 6)
-    assert 0.40 <= s_b <= 0.42 and abs(s_bb - 0.6) < 0.01
+    assert 0.40 <= s_b <= 0.42 and 0.60 <= s_bb <= 0.61
     fine = fo.basins(published.theta_map(), region=((0, 2 * np.pi), (-0.5, 0.5)), resolution=1024)
     alpha = uncertainty_exponent(fine.label.values)
     assert abs(alpha.value - 0.2) < 3 * alpha.error < 0.02

@@ -6,11 +6,13 @@ import xarray as xr
 from studies import convexity
 
 
+def fact(solidity, alpha):
+    return dict(solidity=solidity, mean_solidity=solidity, alpha=alpha)
+
+
 def numbers(**solidity):
     return {
-        ("poly2", name): dict(
-            solidity=solidity.get(kind, 0.5), alpha=0.95 if kind == "first" else 0.4
-        )
+        ("poly2", name): fact(solidity.get(kind, 0.5), 0.95 if kind == "first" else 0.4)
         for kind, names in (
             ("flow", (convexity.FLOW, "heavy ball flow")),
             ("constant", convexity.CONSTANT),
@@ -30,7 +32,7 @@ def test_verdicts_are_computed():
     assert words(numbers(flow=0.95, first=0.93)) == ["holds", "holds", "holds", no]
     assert words(numbers(flow=0.95, first=0.85)) == ["holds", no, "holds", no]
     mixed = numbers(flow=0.95, first=0.93, inertia=0.7)
-    mixed["poly2", convexity.FIRST_ORDER[2]] = dict(solidity=0.4, alpha=0.5)
+    mixed["poly2", convexity.FIRST_ORDER[2]] = fact(0.4, 0.5)
     assert words(mixed) == ["holds in part", "holds in part", "holds in part", "holds"]
 
 
