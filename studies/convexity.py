@@ -155,7 +155,8 @@ LEGEND = (
     "entropy in boxes of 5 x 5 cells [nats]; S_bb > log 2 = 0.693 shows a fractal boundary. `alpha`: uncertainty "
     "exponent, 1 for a smooth boundary, with its standard error; `dimension`: of the boundary, by counting boxes. "
     "`Wada`: share of the boundary that borders every basin. Diverged and unfinished runs count as basins in "
-    "the last five. The gradient flow is integrated by Tsit5 to a relative error of 1e-8 per step, the heavy ball flow to 1e-6."
+    "the last five. The gradient flow is integrated by Tsit5 to a relative error of 1e-8 per step, "
+    "the heavy ball flow to 1e-6."
 )
 
 
@@ -181,7 +182,7 @@ def verdicts(found: dict, networks: list[str]) -> list[str]:
         report.verdict(
             every(close(first)),
             f"they are as convex as the gradient flow's own, to within {CLOSE:g}",
-            f"on {tell(close(first))}; the gradient flow has {span(flow.values())}: its own basins are not quite convex",
+            f"on {tell(close(first))}; the gradient flow itself has {span(flow.values())}",
         ),
         report.verdict(
             every(smooth(FIRST_ORDER)),
