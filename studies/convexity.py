@@ -151,7 +151,8 @@ def table(found: dict, network: str) -> str:
 
 LEGEND = (
     "`solidity`: area of a basin over that of its convex hull, averaged over the basins of critical points by area; "
-    "`solidity of the parts`: the same of their connected parts. `S_b`, `S_bb`: basin entropy and boundary basin "
+    "`solidity of the parts`: the same of their connected parts, which does not see a speck far from its basin, as the "
+    "hull does. `S_b`, `S_bb`: basin entropy and boundary basin "
     "entropy in boxes of 5 x 5 cells [nats]; S_bb > log 2 = 0.693 shows a fractal boundary. `alpha`: uncertainty "
     "exponent, 1 for a smooth boundary, with its standard error; `dimension`: of the boundary, by counting boxes. "
     "`Wada`: share of the boundary that borders every basin. Diverged and unfinished runs count as basins in "
