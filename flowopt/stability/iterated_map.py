@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import xarray as xr
 from jaxtyping import PyTree
 
-from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS
-from flowopt.stability.systems import (
-    AbstractSystem,
+from flowopt.stability.attractors import (
     Attractors,
     attractor_points,
     check_target,
     feature_label,
     outside,
 )
+from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS
+from flowopt.stability.systems import AbstractSystem
 
 
 class Map(AbstractSystem):

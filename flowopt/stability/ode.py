@@ -11,15 +11,15 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
-from flowopt.stability.labels import DIVERGED, MAX_STEPS
-from flowopt.stability.systems import (
-    AbstractSystem,
+from flowopt.stability.attractors import (
     Attractors,
     attractor_points,
     check_target,
     feature_label,
     outside,
 )
+from flowopt.stability.labels import DIVERGED, MAX_STEPS
+from flowopt.stability.systems import AbstractSystem
 
 
 class ODE(AbstractSystem):
