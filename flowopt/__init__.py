@@ -54,12 +54,26 @@ from flowopt.solvers import (
 if TYPE_CHECKING:
     from flowopt import plotting, stability
     from flowopt.plotting import plot_basins, plot_energy, plot_stability_region
-    from flowopt.stability import basins, critical_step, reach, spectrum, uniform
+    from flowopt.stability import (
+        ODE,
+        Map,
+        basins,
+        critical_step,
+        geometry,
+        plane,
+        reach,
+        spectrum,
+        uniform,
+    )
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
     "basins": "flowopt.stability",
     "critical_step": "flowopt.stability",
+    "geometry": "flowopt.stability",
+    "plane": "flowopt.stability",
+    "Map": "flowopt.stability",
+    "ODE": "flowopt.stability",
     "reach": "flowopt.stability",
     "spectrum": "flowopt.stability",
     "uniform": "flowopt.stability",

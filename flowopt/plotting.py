@@ -43,12 +43,13 @@ def point_colours(natures: list[str]) -> list[Any]:
 def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draws the map of `flowopt.basins`: the start's colour is that of the critical point its run reached.
 
-    Diverging starts are brown. White markers are the critical points, by nature; the legend names, for every
-    label on the map, the point, its loss R, and its share of the starts.
+    Diverging starts are brown. White markers are the critical points in the plane of the map, by nature; the legend
+    names, for every label on the map, the point, its loss R, and its share of the starts; or, for a
+    system, the attractor.
     """
-    if "label" not in ds or not {"w", "b"} <= set(ds.dims):
+    if "label" not in ds or "point_place" not in ds or ds.label.ndim != 2:
         raise ValueError(
-            "`ds` must be a dataset as flowopt.basins returns it, with `label` over (w, b)"
+            "`ds` must be a dataset as flowopt.basins returns it, with `label` over a plane"
         )
     if ax is None:
         _, ax = plt.subplots(figsize=(5.2, 6.2), layout="constrained")
@@ -59,18 +60,19 @@ def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) 
     image = np.zeros((*labels.shape, 3))
     for k in np.unique(labels):
         image[labels == k] = colour[int(k)]
-    (w_lo, w_hi), (b_lo, b_hi) = ds.attrs["region"]
+    (u_lo, u_hi), (v_lo, v_hi) = ds.attrs["region"]
     ax.imshow(
         image.transpose(1, 0, 2),
         origin="lower",
-        extent=(w_lo, w_hi, b_lo, b_hi),
+        extent=(u_lo, u_hi, v_lo, v_hi),
         interpolation="nearest",
         aspect="auto",
     )
-    for (w, b), nature in zip(ds.point_params.values, natures, strict=True):
-        if w_lo <= w <= w_hi and b_lo <= b <= b_hi:
-            ax.plot(w, b, MARKERS[nature], mfc="white", mec="black", ms=6, mew=1)
-    ax.set(xlabel="w [params]", ylabel="b [params]", xlim=(w_lo, w_hi), ylim=(b_lo, b_hi))
+    for (u, v), nature in zip(ds.point_place.values, natures, strict=True):
+        if u_lo <= u <= u_hi and v_lo <= v <= v_hi:
+            ax.plot(u, v, MARKERS.get(nature, "o"), mfc="white", mec="black", ms=6, mew=1)
+    u_name, v_name = (f"{name} [{ds[name].attrs['units']}]" for name in map(str, ds.label.dims))
+    ax.set(xlabel=u_name, ylabel=v_name, xlim=(u_lo, u_hi), ylim=(v_lo, v_hi))
     if legend:
         ax.legend(
             handles=_legend(ds, labels, natures, colour),
@@ -184,12 +186,19 @@ def _legend(ds: xr.Dataset, labels: np.ndarray, natures: list[str], colour: dict
     for k, c in sorted(zip(found.tolist(), count.tolist(), strict=True), key=lambda kc: -kc[1]):
         share = f"{c / labels.size:.1%}" if c / labels.size >= 5e-4 else "<0.1%"
         if k >= 0:
-            w, b = ds.point_params.values[k]
-            name = f"{natures[k]} ({w:.3g}, {b:.3g}), R = {ds.point_value.values[k]:.3g}: {share}"
-            marker = MARKERS[natures[k]]
+            name, marker = f"{_name(ds, natures, k)}: {share}", MARKERS.get(natures[k], "o")
         else:
             name, marker = f"{NO_POINT[k]}: {share}", "s"
         handles.append(
             Line2D([], [], ls="", marker=marker, mfc=colour[k], mec="black", ms=8, label=name)
         )
     return handles
+
+
+def _name(ds: xr.Dataset, natures: list[str], k: int) -> str:
+    """What point k is: its nature, where it is (by its number where that is long), and its loss."""
+    if "point_value" not in ds:
+        return natures[k]
+    at = ds.point_params.values[k]
+    where = f"({', '.join(f'{x:.3g}' for x in at)})" if len(at) <= 3 else f"{k}"
+    return f"{natures[k]} {where}, R = {ds.point_value.values[k]:.3g}"

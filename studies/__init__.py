@@ -1,7 +1,7 @@
 """Studies: one claim or figure each. `python -m studies --list` names them; each writes into results/NAME/.
 
 A study is a module with a one-line docstring and `run(out, quick, progress)`, which measures, writes its figures
-(PNG), its data (Zarr) and a report (report.md) into the folder `out`, and returns the report.
+(PNG and PDF), its data (Zarr) and a report (report.md) into the folder `out`, and returns the report.
 """
 
 import ast
@@ -19,6 +19,7 @@ MODULES = {
     "classics": "studies.classics",
     "energy": "studies.energy",
     "instability": "studies.instability",
+    "convexity": "studies.convexity",
     "default": "studies.default_method",
 }
 """Every study, and the module that holds it."""

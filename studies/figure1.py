@@ -5,10 +5,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import scipy.ndimage
 import xarray as xr
 
 import flowopt as fo
+from flowopt.stability.geometry import parts
 from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS, STALLED
 from studies import report
 
@@ -101,18 +101,11 @@ def measure(ds: xr.Dataset) -> dict:
         unstable=share(*points("saddle", "maximum")),
         unfinished=share(MAX_STEPS, STALLED),
         elsewhere=share(ELSEWHERE),
-        parts=sum(parts(label == i) for i in range(len(natures))),
+        parts=sum(parts(label == i, least=2) for i in range(len(natures))),
         basins=sum(bool((label == i).any()) for i in range(len(natures))),
         stray=min((stray(ds, i) for i in points("minimum")), default=np.inf),
         steps=float((ds.accepted + ds.rejected).mean()),
     )
-
-
-def parts(mask: np.ndarray) -> int:
-    """Connected parts (sharing an edge or a corner) of more than one cell."""
-    labelled: Any = scipy.ndimage.label(mask, structure=np.ones((3, 3)))
-    numbered, n = labelled
-    return int(np.sum(np.bincount(numbered.ravel(), minlength=n + 1)[1:] > 1))
 
 
 def stray(ds: xr.Dataset, i: int) -> float:

@@ -25,8 +25,9 @@ def verdict(holds: bool | None, claim: str, measured: str) -> str:
 
 
 def save_figure(figure: Figure, path: pathlib.Path) -> None:
-    """Writes the figure as PNG."""
+    """Writes the figure as PNG, and as PDF beside it."""
     figure.savefig(path, dpi=150)
+    figure.savefig(path.with_suffix(".pdf"), dpi=150)
 
 
 def save_data(data: xr.Dataset, path: pathlib.Path) -> None:

@@ -14,20 +14,15 @@ from jaxtyping import PyTree
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
 from flowopt.objective import check_params
-from flowopt.run.ensemble import ensemble
 from flowopt.run.step import Stop
-from flowopt.stability.labels import (
-    NO_POINT,
-    check_problem,
-    describe,
-    describe_points,
-    label_ends,
-)
+from flowopt.stability.descent import as_system
+from flowopt.stability.labels import NO_POINT
+from flowopt.stability.systems import AbstractSystem
 
 
 def reach(
-    problem: Problem,
-    method: Method,
+    problem: Problem | AbstractSystem,
+    method: Method | None,
     starts: PyTree | Callable[[jax.Array, int], PyTree],
     n: int | None = None,
     key: jax.Array | int | None = None,
@@ -42,6 +37,7 @@ def reach(
 ) -> xr.Dataset:
     """The probability that `method` ends at each critical point of `problem`, with its Clopper-Pearson interval.
 
+    - `problem`, `method`: as in `flowopt.basins`; for a system, `method` is None.
     - `starts`: a pytree of starts with leading axis n, or a distribution: a function of (key, n), such
       as `flowopt.uniform((-3, 3), (-3, 3))`, which then needs `n` and `key` (a JAX key, or a seed).
     - `tol`, `max_steps`, `stop`: as in `flowopt.ensemble`; `radius` as in `flowopt.basins`.
@@ -53,7 +49,9 @@ def reach(
 
     Raises TypeError or ValueError, naming the argument.   [Clopper and Pearson 1934]
     """
-    check_problem(problem)
+    system = as_system(
+        problem, method, args=args, tol=tol, max_steps=max_steps, radius=radius, stop=stop
+    )
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie in (0, 1); got {confidence}")
     what = "given"
@@ -71,21 +69,12 @@ def reach(
     elif n is not None or key is not None:
         raise TypeError("`n` and `key` go with a distribution; here `starts` are given")
     starts = check_params(starts, "starts")
-    ends = ensemble(
-        problem.loss,
-        starts,
-        method,
-        args=args,
-        tol=tol,
-        max_steps=max_steps,
-        stop=stop,
-        progress=progress,
-    )
-    if len(ends) == 0:
+    ends = system.ends(starts, progress)
+    labels = ends.label
+    if len(labels) == 0:
         raise ValueError("`starts` must hold at least one start")
-    labels = label_ends(problem, ends, radius)
-    points = describe_points(problem)
-    where = np.array([*range(len(problem.critical_points)), *NO_POINT])
+    points = system.points()
+    where = np.array([*range(points.sizes["point"]), *NO_POINT])
     count = np.array([np.sum(labels == i) for i in where])
     lower, upper = np.transpose([_interval(k, len(labels), confidence) for k in count])
     flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(starts)]
@@ -103,7 +92,7 @@ def reach(
         },
         coords={"end": where, **points.coords},
         attrs={
-            **describe(problem, method, tol, max_steps, radius, stop, what),
+            **system.describe(what),
             "confidence": float(confidence),
             **points.attrs,
         },
