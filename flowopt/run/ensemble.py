@@ -1,7 +1,7 @@
 """Many runs of one method: lanes that step together, and are refilled as their runs end."""
 
-import contextlib
 import dataclasses
+import functools as ft
 import os
 import threading
 from collections.abc import Callable
@@ -17,9 +17,14 @@ from jaxtyping import Array, Bool, Int, PyTree
 from tqdm import tqdm
 
 from flowopt.methods import Method
-from flowopt.objective import Evaluations, Objective, check_params
+from flowopt.objective import Evaluations, Objective
+from flowopt.run.chunks import CHUNK, Work, run_in_chunks
+from flowopt.run.describe import describe_runs
+from flowopt.run.draw import Distribution, given_or_drawn
 from flowopt.run.outcome import RUNNING, Outcome
+from flowopt.run.settings import callers_settings, progress_bar, under
 from flowopt.run.step import RunState, Stepper, Stop, make_stepper
+from flowopt.run.store import open_store
 from flowopt.tree import where
 
 _CACHE_BYTES = 2**20
@@ -49,21 +54,40 @@ class Ensemble:
 
 def ensemble(
     fn: Objective,
-    starts: PyTree,
+    starts: PyTree | Distribution,
     method: Method,
     *,
+    n: int | None = None,
+    key: jax.Array | int | None = None,
     args: Any = None,
     tol: float = 1e-6,
     max_steps: int = 10_000,
     stop: Stop | None = None,
     width: int | None = None,
-    progress: bool | str = False,
+    threads: int | None = None,
+    store: str | os.PathLike | None = None,
+    executor: Any = None,
+    chunk: int = CHUNK,
+    about: dict[str, Any] | None = None,
+    progress: bool | str | tqdm = False,
 ) -> Ensemble:
     """Runs `method` on fn(params, args) from every start. `fn` is written for one run, as for `minimise`.
 
-    - `starts`: a pytree like the params, each leaf with one more axis, in front, of the same length n.
+    - `starts`: a pytree like the params, each leaf with one more axis, in front, of the same length n;
+      or a distribution, a function of (key, n) such as `flowopt.uniform((-3, 3))`, which then needs
+      `n` and `key` (a JAX key, or a seed) and is drawn in blocks of 4,096 with keys of their own.
     - `tol`, `max_steps`, `stop`: as in `minimise`, for each run on its own.
     - `width`: runs stepped together by one thread; chosen so that they fit in cache, if None.
+    - `threads`: one per core, if None.
+    - `store`: a path where the results go, in Zarr, chunk by chunk; the arrays of what is returned stay
+      there until they are used (`xarray.DataArray`), and of the starts that are drawn there are never
+      more than a chunk, so that memory does not grow with n. Ended at any moment and called again, it
+      goes on from there, to the same bits. A store of another description (method, objective, starts,
+      `tol`, versions, ...; `about` are entries of your own) is an error, and left as it is.
+    - `executor`: a `concurrent.futures.Executor`, or what has its `submit`, such as a Dask client: its
+      workers run the chunks, one thread each. They import what `fn` and the method are made of; with
+      cloudpickle installed, lambdas and closures go too.
+    - `chunk`: runs in one task and in one piece of the store. No result depends on it.
     - `progress`: show a progress bar of finished runs; a string to put before it.
 
     Runs until the last one has ended, on all cores. A lane whose run has ended takes the next start
@@ -71,30 +95,52 @@ def ensemble(
     What becomes of a run depends on its start and the method alone: not on its neighbours, whose
     NaN or overflow stays their own, nor on `width`.
 
-    Raises TypeError or ValueError, naming the argument, for arguments that cannot run.
+    Raises TypeError or ValueError, naming the argument, for arguments that cannot run; OSError where the
+    store cannot be written: what was finished is kept.
     """
-    starts = check_params(starts, "starts")
-    n = _leading_size(starts)
-    one = jtu.tree_map(lambda x: x[0] if n else jnp.zeros(x.shape[1:], x.dtype), starts)
+    source = given_or_drawn(starts, n, key)
+    template = source.part(0, min(1, source.n))
+    one = jtu.tree_map(lambda x: jnp.zeros(x.shape[1:], x.dtype), template)
     if max_steps is None:
         raise ValueError(
             "`max_steps` must be an int: one run that never ends would hold up all others"
         )
     stepper = make_stepper(fn, one, method, args, tol, max_steps, stop)
-    if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
-        raise ValueError(f"`width` must be an int >= 1; got {width!r}")
+    for name, number in (("width", width), ("threads", threads), ("chunk", chunk)):
+        if number is not None and (
+            isinstance(number, bool) or not isinstance(number, int) or number < 1
+        ):
+            raise ValueError(f"`{name}` must be an int >= 1; got {number!r}")
+    if executor is not None and not hasattr(executor, "submit"):
+        raise TypeError(
+            "`executor` must have `submit`, as a concurrent.futures.Executor or a Dask client has; "
+            f"got {executor!r}"
+        )
+    like = jax.eval_shape(lambda p: _results(stepper.start(p)), one)
+    if store is not None or executor is not None:
+        run = ft.partial(
+            ensemble,
+            fn,
+            method=method,
+            args=args,
+            tol=tol,
+            max_steps=max_steps,
+            stop=stop,
+            width=width,
+        )
+        like = _as_ensemble(like)
+        kept = None
+        if store is not None:
+            description = describe_runs(stepper, source, chunk, about or {})
+            kept = open_store(store, like, source.n, chunk, description)
+        return run_in_chunks(Work(run, source, kept), like, chunk, executor, threads, progress)
 
-    starts = jtu.tree_map(np.asarray, starts)
-    results = jtu.tree_map(
-        lambda x: np.empty((n, *x.shape), x.dtype),
-        jax.eval_shape(lambda p: _results(stepper.start(p)), one),
-    )
-    workers = min(os.cpu_count() or 1, max(1, n // 64))
+    n = source.n
+    starts = source.part(0, n)
+    results = jtu.tree_map(lambda x: np.empty((n, *x.shape), x.dtype), like)
+    workers = min(threads or os.cpu_count() or 1, max(1, n // 64))
     width = width or _width(one, -(-n // workers))
-    label = progress if isinstance(progress, str) else None
-    with tqdm(
-        total=n, disable=not progress, desc=label, leave=label is None, unit="run", smoothing=0
-    ) as bar:
+    with progress_bar(progress, n) as bar:
         queue = _Queue(n, bar)
         if workers == 1:
             _work(stepper, starts, results, queue, width)
@@ -108,18 +154,12 @@ def ensemble(
                 ]
                 for job in jobs:
                     job.result()
+    return _as_ensemble(results)
+
+
+def _as_ensemble(results: tuple) -> Ensemble:
     params, value, grad_norm, code, accepted, rejected = results
     return Ensemble(params, value, grad_norm, Outcome(code), accepted, rejected)
-
-
-def _leading_size(starts: PyTree) -> int:
-    sizes = {x.shape[0] if x.ndim else -1 for x in jtu.tree_leaves(starts)}
-    if -1 in sizes or len(sizes) != 1:
-        raise ValueError(
-            "`starts`: every leaf needs a leading axis, of one length for all; got shapes "
-            f"{[x.shape for x in jtu.tree_leaves(starts)]}"
-        )
-    return sizes.pop()
 
 
 def _width(params: PyTree, runs: int) -> int:
@@ -150,23 +190,11 @@ class _Queue:
 
 
 def _with_callers_config(work: Callable) -> Callable:
-    """`work`, under the settings that JAX's context managers (`jax.enable_x64(True)`, ...) have made in this thread.
-
-    JAX keeps them per thread, so a new thread would fall back to the global ones.
-    """
-    names = (
-        "enable_x64",
-        "numpy_dtype_promotion",
-        "default_matmul_precision",
-        "default_device",
-        "debug_nans",
-    )
-    settings = {name: getattr(jax.config, f"jax_{name}") for name in names}
+    """`work`, under the settings of this thread: a new one has JAX's global ones."""
+    settings = {**callers_settings(), "default_device": jax.config.jax_default_device}  # pyright: ignore
 
     def configured(*args):
-        with contextlib.ExitStack() as stack:
-            for name, value in settings.items():
-                stack.enter_context(getattr(jax, name)(value))
+        with under(settings):
             return work(*args)
 
     return configured

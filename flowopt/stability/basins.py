@@ -1,5 +1,6 @@
 """Basins of attraction: which critical point a run reaches, as a map over where it started."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def basins(
     max_steps: int = 10_000,
     radius: float = 0.05,
     stop: Stop | None = None,
+    store: str | os.PathLike | None = None,
+    executor: Any = None,
     progress: bool | str = False,
 ) -> xr.Dataset:
     """Runs `method` on `problem` from a grid of starts over `region` and labels each by where it ended.
@@ -33,7 +36,7 @@ def basins(
     - `region`: ((w_lo, w_hi), (b_lo, b_hi)) [params], for a problem whose params are the tuple (w, b).
     - `resolution`: starts along each axis, at the centres of equal cells, so that a share of
       starts is a share of area.
-    - `tol`, `max_steps`, `stop`: as in `flowopt.ensemble`.
+    - `tol`, `max_steps`, `stop`, `store`, `executor`: as in `flowopt.ensemble`.
     - `radius`: distance to a critical point within which a converged run has reached it [params].
 
     Returns a dataset over (w, b): `label` (the index of the critical point; -1 converged elsewhere, -2
@@ -64,6 +67,9 @@ def basins(
         tol=tol,
         max_steps=max_steps,
         stop=stop,
+        store=store,
+        executor=executor,
+        about={"problem": problem.name},
         progress=progress,
     )
     labels = label_ends(problem, ends, radius)
@@ -73,8 +79,8 @@ def basins(
     return xr.Dataset(
         {
             "label": (over, labels.reshape(sizes)),
-            "accepted": (over, ends.accepted.reshape(sizes), {"units": "steps"}),
-            "rejected": (over, ends.rejected.reshape(sizes), {"units": "steps"}),
+            "accepted": (over, np.asarray(ends.accepted).reshape(sizes), {"units": "steps"}),
+            "rejected": (over, np.asarray(ends.rejected).reshape(sizes), {"units": "steps"}),
             "share": ("point", share, {"units": "1"}),
             **points.data_vars,
         },

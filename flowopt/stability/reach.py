@@ -1,10 +1,9 @@
 """Reach probabilities: with what probability is each critical point found?"""
 
-from collections.abc import Callable
+import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import scipy.stats
@@ -13,7 +12,7 @@ from jaxtyping import PyTree
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
-from flowopt.objective import check_params
+from flowopt.run.draw import Distribution, given_or_drawn
 from flowopt.run.ensemble import ensemble
 from flowopt.run.step import Stop
 from flowopt.stability.labels import (
@@ -28,7 +27,7 @@ from flowopt.stability.labels import (
 def reach(
     problem: Problem,
     method: Method,
-    starts: PyTree | Callable[[jax.Array, int], PyTree],
+    starts: PyTree | Distribution,
     n: int | None = None,
     key: jax.Array | int | None = None,
     *,
@@ -38,13 +37,16 @@ def reach(
     radius: float = 0.05,
     stop: Stop | None = None,
     confidence: float = 0.95,
+    store: str | os.PathLike | None = None,
+    executor: Any = None,
     progress: bool | str = False,
 ) -> xr.Dataset:
     """The probability that `method` ends at each critical point of `problem`, with its Clopper-Pearson interval.
 
     - `starts`: a pytree of starts with leading axis n, or a distribution: a function of (key, n), such
-      as `flowopt.uniform((-3, 3), (-3, 3))`, which then needs `n` and `key` (a JAX key, or a seed).
-    - `tol`, `max_steps`, `stop`: as in `flowopt.ensemble`; `radius` as in `flowopt.basins`.
+      as `flowopt.uniform((-3, 3), (-3, 3))`, which then needs `n` and `key` (a JAX key, or a seed), and
+      is drawn as by `flowopt.ensemble`.
+    - `tol`, `max_steps`, `stop`, `store`, `executor`: as in `flowopt.ensemble`; `radius` as in `flowopt.basins`.
     - `confidence`: of the intervals, which cover at least with that probability.
 
     Returns a dataset over `end`, the labels of `flowopt.basins` (critical points first, then -1
@@ -56,39 +58,30 @@ def reach(
     check_problem(problem)
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie in (0, 1); got {confidence}")
-    what = "given"
-    if callable(starts):
-        if n is None or isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"`n`, the number of starts to draw, must be an int; got {n!r}")
-        if n < 1:
-            raise ValueError(f"`n` must be at least 1; got {n}")
-        if key is None:
-            raise TypeError(
-                "`key` is needed to draw starts: a JAX random key, or an int to seed one"
-            )
-        what = f"{n} from {starts!r}, key {_key_data(key)}"
-        starts = starts(jax.random.key(key) if isinstance(key, int) else key, n)
-    elif n is not None or key is not None:
-        raise TypeError("`n` and `key` go with a distribution; here `starts` are given")
-    starts = check_params(starts, "starts")
+    source = given_or_drawn(starts, n, key)
+    if source.n == 0:
+        raise ValueError("`starts` must hold at least one start")
     ends = ensemble(
         problem.loss,
         starts,
         method,
+        n=n,
+        key=key,
         args=args,
         tol=tol,
         max_steps=max_steps,
         stop=stop,
+        store=store,
+        executor=executor,
+        about={"problem": problem.name},
         progress=progress,
     )
-    if len(ends) == 0:
-        raise ValueError("`starts` must hold at least one start")
     labels = label_ends(problem, ends, radius)
     points = describe_points(problem)
     where = np.array([*range(len(problem.critical_points)), *NO_POINT])
     count = np.array([np.sum(labels == i) for i in where])
     lower, upper = np.transpose([_interval(k, len(labels), confidence) for k in count])
-    flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(starts)]
+    flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(source.part(0, source.n))]
     return xr.Dataset(
         {
             "count": ("end", count, {"units": "runs"}),
@@ -96,14 +89,14 @@ def reach(
             "lower": ("end", lower, {"units": "1"}),
             "upper": ("end", upper, {"units": "1"}),
             "label": ("run", labels),
-            "accepted": ("run", ends.accepted, {"units": "steps"}),
-            "rejected": ("run", ends.rejected, {"units": "steps"}),
+            "accepted": ("run", np.asarray(ends.accepted), {"units": "steps"}),
+            "rejected": ("run", np.asarray(ends.rejected), {"units": "steps"}),
             "start": (("run", "param"), np.concatenate(flat, axis=1), {"units": "params"}),
             **points.data_vars,
         },
         coords={"end": where, **points.coords},
         attrs={
-            **describe(problem, method, tol, max_steps, radius, stop, what),
+            **describe(problem, method, tol, max_steps, radius, stop, str(source)),
             "confidence": float(confidence),
             **points.attrs,
         },
@@ -113,10 +106,3 @@ def reach(
 def _interval(k: int, n: int, confidence: float) -> tuple[float, float]:
     interval = scipy.stats.binomtest(int(k), n).proportion_ci(confidence, method="exact")
     return interval.low, interval.high
-
-
-def _key_data(key: Any) -> Any:
-    if isinstance(key, int):
-        return key
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(key) if typed else key).tolist()
