@@ -108,7 +108,7 @@ def open_store(
     """
     path = pathlib.Path(path)
     description = json.loads(json.dumps({"content": _CONTENT, **description}))
-    if not path.exists():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         _create(path, like, n, chunk, description)
     _check(path, description)
     return Store(str(path.absolute()), n, chunk)
