@@ -18,7 +18,7 @@ from flowopt.run.draw import Drawn, Given
 from flowopt.run.settings import callers_settings, progress_bar, under
 from flowopt.run.store import Store, columns, from_columns
 
-CHUNK = 65_536
+CHUNK = 16_384
 """Runs in one task, and in one Zarr chunk."""
 _AHEAD = 1024
 """Tasks in an executor's hands at one time."""

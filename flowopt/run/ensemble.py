@@ -20,7 +20,7 @@ from flowopt.methods import Method
 from flowopt.objective import Evaluations, Objective
 from flowopt.run.chunks import CHUNK, Work, run_in_chunks
 from flowopt.run.describe import describe_runs
-from flowopt.run.draw import Distribution, given_or_drawn
+from flowopt.run.draw import Distribution, given_or_drawn, leading_size
 from flowopt.run.outcome import RUNNING, Outcome
 from flowopt.run.settings import callers_settings, progress_bar, under
 from flowopt.run.step import RunState, Stepper, Stop, make_stepper
@@ -116,28 +116,31 @@ def ensemble(
             "`executor` must have `submit`, as a concurrent.futures.Executor or a Dask client has; "
             f"got {executor!r}"
         )
-    like = jax.eval_shape(lambda p: _results(stepper.start(p)), one)
-    if store is not None or executor is not None:
-        run = ft.partial(
-            ensemble,
-            fn,
-            method=method,
-            args=args,
-            tol=tol,
-            max_steps=max_steps,
-            stop=stop,
-            width=width,
-        )
-        like = _as_ensemble(like)
-        kept = None
-        if store is not None:
-            description = describe_runs(stepper, source, chunk, about or {})
-            kept = open_store(store, like, source.n, chunk, description)
-        return run_in_chunks(Work(run, source, kept), like, chunk, executor, threads, progress)
+    like = _as_ensemble(jax.eval_shape(lambda p: _results(stepper.start(p)), one))
+    run = ft.partial(_run_all, stepper, like, width=width)
+    if store is None and executor is None:
+        return run(source.part(0, source.n), threads=threads, progress=progress)
+    kept = None
+    if store is not None:
+        description = describe_runs(stepper, source, chunk, about or {})
+        kept = open_store(store, like, source.n, chunk, description)
+    return run_in_chunks(Work(run, source, kept), like, chunk, executor, threads, progress)
 
-    n = source.n
-    starts = source.part(0, n)
-    results = jtu.tree_map(lambda x: np.empty((n, *x.shape), x.dtype), like)
+
+def _run_all(
+    stepper: Stepper,
+    like: Ensemble,
+    starts: PyTree,
+    *,
+    width: int | None,
+    threads: int | None = None,
+    progress: bool | str | tqdm = False,
+) -> Ensemble:
+    """The ends of the runs from `starts`, NumPy arrays; `like` has the dtypes and shapes of one."""
+    n = leading_size(starts)
+    one = jtu.tree_map(lambda x: x[0] if n else np.zeros(x.shape[1:], x.dtype), starts)
+    ends = jtu.tree_map(lambda x: np.empty((n, *x.shape), x.dtype), vars(like))
+    results = tuple(ends[field.name] for field in dataclasses.fields(Ensemble))
     workers = min(threads or os.cpu_count() or 1, max(1, n // 64))
     width = width or _width(one, -(-n // workers))
     with progress_bar(progress, n) as bar:
@@ -154,7 +157,7 @@ def ensemble(
                 ]
                 for job in jobs:
                     job.result()
-    return _as_ensemble(results)
+    return Ensemble(**ends)
 
 
 def _as_ensemble(results: tuple) -> Ensemble:
