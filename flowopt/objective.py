@@ -71,8 +71,29 @@ class Known(NamedTuple):
 
 
 _CHEAP = frozenset(
-    "add sub mul div neg integer_pow square max min select_n eq ne lt le gt ge broadcast_in_dim reshape squeeze "
-    "transpose convert_element_type".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "integer_pow",
+        "square",
+        "max",
+        "min",
+        "select_n",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "broadcast_in_dim",
+        "reshape",
+        "squeeze",
+        "transpose",
+        "convert_element_type",
+    ]
 )
 """Primitives that cost less to do again than to store: a pass over memory, which XLA fuses with the next."""
 

@@ -19,6 +19,7 @@ MODULES = {
     "classics": "studies.classics",
     "energy": "studies.energy",
     "default": "studies.default_method",
+    "ensemble": "studies.benchmarks.ensemble",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)
