@@ -21,6 +21,7 @@ MODULES = {
     "instability": "studies.instability",
     "convexity": "studies.convexity",
     "default": "studies.default_method",
+    "ensemble": "studies.benchmarks.ensemble",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

@@ -47,7 +47,14 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
     for line, (problem, region, lr, settings) in zip(axes, cases(quick), strict=True):
         for ax, (name, method) in zip(line, methods(lr).items(), strict=True):
             label = f"{problem.name}, {name}"
-            ds = fo.basins(problem, method, region, progress=progress and label, **settings)
+            ds = fo.basins(
+                problem,
+                method,
+                region,
+                store=report.unfinished(out, f"{label}, {settings['resolution']}"),
+                progress=progress and label,
+                **settings,
+            )
             report.save_data(
                 ds, out / f"{problem.name}-{name.split(',')[0].replace(' ', '-')}.zarr"
             )

@@ -86,6 +86,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
                 start,
                 n,
                 key=0,
+                store=report.unfinished(out, f"{problem.name}, {name}, {n}"),
                 progress=progress and f"{problem.name}, {name}",
                 **settings,
             )

@@ -1,6 +1,8 @@
 """Markdown and files: what every study's report is made of."""
 
 import pathlib
+import re
+import shutil
 from collections.abc import Sequence
 
 import xarray as xr
@@ -36,6 +38,12 @@ def save_data(data: xr.Dataset, path: pathlib.Path) -> None:
 
 
 def save_report(text: str, out: pathlib.Path) -> str:
-    """Writes report.md, and returns it."""
+    """Writes report.md, and returns it; the runs that it was made of have done their duty."""
     (out / "report.md").write_text(text + "\n")
+    shutil.rmtree(out / "unfinished", ignore_errors=True)
     return text
+
+
+def unfinished(out: pathlib.Path, label: str) -> pathlib.Path:
+    """Where the runs called `label` are kept while the study is under way: killed and started again, it goes on."""
+    return out / "unfinished" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)}.zarr"

@@ -1,5 +1,7 @@
 """Basins of attraction: which critical point a run reaches, as a map over where it started."""
 
+import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import xarray as xr
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
 from flowopt.run.step import Stop
-from flowopt.stability.descent import as_system
+from flowopt.stability.descent import Descent, as_system
 from flowopt.stability.plane import Plane, coordinate_plane
 from flowopt.stability.refine import refined
 from flowopt.stability.starts import check_region
@@ -29,6 +31,8 @@ def basins(
     max_steps: int = 10_000,
     radius: float = 0.05,
     stop: Stop | None = None,
+    store: str | os.PathLike | None = None,
+    executor: Any = None,
     progress: bool | str = False,
 ) -> xr.Dataset:
     """Runs `method` on `problem` from a grid of starts over `region` and labels each by where it ended.
@@ -45,7 +49,7 @@ def basins(
       run cell. The map is the same but for islands that no coarser grid has met: with three
       levels, on 256 x 256 cells, at most 0.1% of the cells where boundaries are smooth, and 2.6% where they are
       worst shattered, as the study `convexity` measures.
-    - `tol`, `max_steps`, `stop`: as in `flowopt.ensemble`.
+    - `tol`, `max_steps`, `stop`, `store`, `executor`: as in `flowopt.ensemble`.
     - `radius`: distance to a critical point within which a converged run has reached it [params].
 
     Returns a dataset over (w, b), or (u, v) for a system or a plane: `label` (the index of the critical point or
@@ -57,7 +61,15 @@ def basins(
     Raises TypeError or ValueError, naming the argument.
     """
     system = as_system(
-        problem, method, args=args, tol=tol, max_steps=max_steps, radius=radius, stop=stop
+        problem,
+        method,
+        args=args,
+        tol=tol,
+        max_steps=max_steps,
+        radius=radius,
+        stop=stop,
+        store=store,
+        executor=executor,
     )
     pairs = check_region(region)
     if len(pairs) != 2:
@@ -80,9 +92,15 @@ def basins(
         low + (high - low) * (np.arange(size) + 0.5) / size
         for (low, high), size in zip(pairs, sizes, strict=True)
     )
-    ends, evaluated = refined(
-        lambda i, j: system.ends(flat.starts(u[i], v[j]), progress), sizes, refine
-    )
+    levels = itertools.count()
+
+    def run(i, j):
+        here = system
+        if refine and isinstance(system, Descent):
+            here = system.stored_at(f"level-{next(levels)}")
+        return here.ends(flat.starts(u[i], v[j]), progress)
+
+    ends, evaluated = refined(run, sizes, refine)
     n = points.sizes["point"]
     share = np.array([np.mean(ends.label == i) for i in range(n)])
     cell = max((high - low) / size for (low, high), size in zip(pairs, sizes, strict=True))

@@ -1,19 +1,25 @@
 """A problem under a method, as a system whose attractors are critical points."""
 
 import dataclasses
+import os
+import pathlib
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
+from flowopt.run.draw import Distribution
 from flowopt.run.ensemble import ensemble
 from flowopt.run.step import Stop
 from flowopt.stability.labels import check_problem, describe, describe_points, label_ends
 from flowopt.stability.systems import AbstractSystem, Ends
 
-_DEFAULTS = dict(args=None, tol=1e-4, max_steps=10_000, radius=0.05, stop=None)
+_DEFAULTS = dict(
+    args=None, tol=1e-4, max_steps=10_000, radius=0.05, stop=None, store=None, executor=None
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +33,41 @@ class Descent:
     max_steps: int
     radius: float
     stop: Stop | None
+    store: str | os.PathLike | None = None
+    executor: Any = None
 
-    def ends(self, starts: PyTree, progress: bool | str = False) -> Ends:
+    def ends(
+        self,
+        starts: PyTree | Distribution,
+        progress: bool | str = False,
+        *,
+        n: int | None = None,
+        key: Any = None,
+    ) -> Ends:
+        """How the runs from `starts` end, given or drawn as by `flowopt.ensemble`."""
         ends = ensemble(
             self.problem.loss,
             starts,
             self.method,
+            n=n,
+            key=key,
             args=self.args,
             tol=self.tol,
             max_steps=self.max_steps,
             stop=self.stop,
+            store=self.store,
+            executor=self.executor,
+            about={"problem": self.problem.name},
             progress=progress,
         )
-        return Ends(label_ends(self.problem, ends, self.radius), ends.accepted, ends.rejected)
+        labels = label_ends(self.problem, ends, self.radius)
+        return Ends(labels, np.asarray(ends.accepted), np.asarray(ends.rejected))
+
+    def stored_at(self, name: str) -> "Descent":
+        """The same, its runs kept in a store of their own below this one's."""
+        if self.store is None:
+            return self
+        return dataclasses.replace(self, store=pathlib.Path(self.store) / name)
 
     def points(self) -> xr.Dataset:
         return describe_points(self.problem)

@@ -1,6 +1,5 @@
 """Where a run ended, as one integer: the index of a critical point, or why it reached none."""
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,9 @@ import xarray as xr
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
+from flowopt.run.describe import describe_stop
 from flowopt.run.ensemble import Ensemble
+from flowopt.run.store import versions
 
 ELSEWHERE, MAX_STEPS, DIVERGED, STALLED = -1, -2, -3, -4
 NO_POINT = {
@@ -56,9 +57,7 @@ def describe(
         "tol": float(tol),
         "max_steps": int(max_steps),
         "radius": float(radius),
-        "stop": "gradient norm below tol"
-        if stop is None
-        else getattr(stop, "__name__", repr(stop)),
+        "stop": describe_stop(stop),
         "starts": starts,
         "labels": "index of the critical point; "
         + ", ".join(f"{label} {name}" for label, name in NO_POINT.items()),

@@ -1,10 +1,9 @@
 """Reach probabilities: with what probability is each critical point found?"""
 
-from collections.abc import Callable
+import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import scipy.stats
@@ -13,9 +12,9 @@ from jaxtyping import PyTree
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
-from flowopt.objective import check_params
+from flowopt.run.draw import Distribution, given_or_drawn
 from flowopt.run.step import Stop
-from flowopt.stability.descent import as_system
+from flowopt.stability.descent import Descent, as_system
 from flowopt.stability.labels import NO_POINT
 from flowopt.stability.systems import AbstractSystem
 
@@ -23,7 +22,7 @@ from flowopt.stability.systems import AbstractSystem
 def reach(
     problem: Problem | AbstractSystem,
     method: Method | None,
-    starts: PyTree | Callable[[jax.Array, int], PyTree],
+    starts: PyTree | Distribution,
     n: int | None = None,
     key: jax.Array | int | None = None,
     *,
@@ -33,14 +32,17 @@ def reach(
     radius: float = 0.05,
     stop: Stop | None = None,
     confidence: float = 0.95,
+    store: str | os.PathLike | None = None,
+    executor: Any = None,
     progress: bool | str = False,
 ) -> xr.Dataset:
     """The probability that `method` ends at each critical point of `problem`, with its Clopper-Pearson interval.
 
     - `problem`, `method`: as in `flowopt.basins`; for a system, `method` is None.
     - `starts`: a pytree of starts with leading axis n, or a distribution: a function of (key, n), such
-      as `flowopt.uniform((-3, 3), (-3, 3))`, which then needs `n` and `key` (a JAX key, or a seed).
-    - `tol`, `max_steps`, `stop`: as in `flowopt.ensemble`; `radius` as in `flowopt.basins`.
+      as `flowopt.uniform((-3, 3), (-3, 3))`, which then needs `n` and `key` (a JAX key, or a seed), and
+      is drawn as by `flowopt.ensemble`.
+    - `tol`, `max_steps`, `stop`, `store`, `executor`: as in `flowopt.ensemble`; `radius` as in `flowopt.basins`.
     - `confidence`: of the intervals, which cover at least with that probability.
 
     Returns a dataset over `end`, the labels of `flowopt.basins` (critical points first, then -1
@@ -50,34 +52,32 @@ def reach(
     Raises TypeError or ValueError, naming the argument.   [Clopper and Pearson 1934]
     """
     system = as_system(
-        problem, method, args=args, tol=tol, max_steps=max_steps, radius=radius, stop=stop
+        problem,
+        method,
+        args=args,
+        tol=tol,
+        max_steps=max_steps,
+        radius=radius,
+        stop=stop,
+        store=store,
+        executor=executor,
     )
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie in (0, 1); got {confidence}")
-    what = "given"
-    if callable(starts):
-        if n is None or isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"`n`, the number of starts to draw, must be an int; got {n!r}")
-        if n < 1:
-            raise ValueError(f"`n` must be at least 1; got {n}")
-        if key is None:
-            raise TypeError(
-                "`key` is needed to draw starts: a JAX random key, or an int to seed one"
-            )
-        what = f"{n} from {starts!r}, key {_key_data(key)}"
-        starts = starts(jax.random.key(key) if isinstance(key, int) else key, n)
-    elif n is not None or key is not None:
-        raise TypeError("`n` and `key` go with a distribution; here `starts` are given")
-    starts = check_params(starts, "starts")
-    ends = system.ends(starts, progress)
-    labels = ends.label
-    if len(labels) == 0:
+    source = given_or_drawn(starts, n, key)
+    if source.n == 0:
         raise ValueError("`starts` must hold at least one start")
+    here = source.part(0, source.n)
+    if isinstance(system, Descent):
+        ends = system.ends(starts, progress, n=n, key=key)
+    else:
+        ends = system.ends(here, progress)
+    labels = ends.label
     points = system.points()
     where = np.array([*range(points.sizes["point"]), *NO_POINT])
     count = np.array([np.sum(labels == i) for i in where])
     lower, upper = np.transpose([_interval(k, len(labels), confidence) for k in count])
-    flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(starts)]
+    flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(here)]
     return xr.Dataset(
         {
             "count": ("end", count, {"units": "runs"}),
@@ -92,7 +92,7 @@ def reach(
         },
         coords={"end": where, **points.coords},
         attrs={
-            **system.describe(what),
+            **system.describe(str(source)),
             "confidence": float(confidence),
             **points.attrs,
         },
@@ -102,10 +102,3 @@ def reach(
 def _interval(k: int, n: int, confidence: float) -> tuple[float, float]:
     interval = scipy.stats.binomtest(int(k), n).proportion_ci(confidence, method="exact")
     return interval.low, interval.high
-
-
-def _key_data(key: Any) -> Any:
-    if isinstance(key, int):
-        return key
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(key) if typed else key).tolist()

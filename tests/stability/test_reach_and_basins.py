@@ -76,7 +76,7 @@ def test_reach_can_be_run_again():
         "flowopt version",
     ):
         assert name in one.attrs
-    assert "step=0.1" in one.attrs["method"] and "key 5" in one.attrs["starts"]
+    assert "step=0.1" in one.attrs["method"] and "key [0, 5]" in one.attrs["starts"]
 
 
 def test_labels_say_why_a_run_reached_no_point():

@@ -1,8 +1,12 @@
 """Every study runs, small, and writes what it promises."""
 
+import pathlib
+
 import pytest
 
 import studies
+from flowopt.run.store import Store
+from studies import report
 from studies.__main__ import main
 
 
@@ -17,13 +21,26 @@ def test_every_study_runs_and_reports(name, tmp_path):
     )
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_the_command_line_lists_and_goes_on_where_it_was_killed(tmp_path, monkeypatch, capsys):
+    """Maps that were finished are not made again; what is kept on the way is gone in the end."""
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in studies.NAMES)
+    wrote, write, folder = [], Store.write, tmp_path / "figure1"
+    monkeypatch.setattr(Store, "write", lambda *args: (wrote.append(args[0].path), write(*args)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(report, "save_data", _interrupt)
+        main(["figure1", "--quick", "--out", str(tmp_path)])
+    assert len(wrote) == 1 and pathlib.Path(wrote[0]).parent == folder / "unfinished"
     assert main(["figure1", "--quick", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "figure1" / "figure1.png").stat().st_size > 10_000
-    assert (tmp_path / "figure1" / "poly2-GD.zarr").is_dir()
+    assert len(wrote) == len(set(wrote)) == 6
+    assert not (folder / "unfinished").exists()
+    assert (folder / "figure1.png").stat().st_size > 10_000
+    assert (folder / "poly2-GD.zarr").is_dir()
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_an_unknown_study_is_named(capsys):

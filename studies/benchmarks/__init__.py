@@ -1,0 +1,1 @@
+"""How fast it is: ratios to peers, measured in one run."""
