@@ -27,21 +27,18 @@ def run_all(stepper: Stepper, starts: PyTree, n: int, width: int | None, bar: tq
     """Runs every start to its end; returns `results_of` each, with leading axis n."""
     starts = jtu.tree_map(np.asarray, starts)
     one = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), starts)
-    results = jtu.tree_map(
-        lambda x: np.empty((n, *x.shape), x.dtype),
-        jax.eval_shape(lambda p: results_of(stepper.start(p)), one),
-    )
     if n == 0:
-        return results
+        ends = jax.eval_shape(lambda p: results_of(stepper.start(p)), one)
+        return jtu.tree_map(lambda x: np.empty((0, *x.shape), x.dtype), ends)
     devices = _devices()[: max(1, n // _LEAST)]
     width = width or _width(one, -(-n // len(devices)), devices[0].platform)
+    ends = [_compile(stepper, starts, width, device) for device in set(devices)]
+    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[:-1]), x.dtype), ends[0])
     queue = _Queue(n, bar)
     job = lambda device: _work(stepper, starts, results, queue, width, device)
     if len(devices) == 1:
         job(devices[0])
         return results
-    for device in set(devices):
-        _compile(stepper, starts, width, device)
     with ThreadPoolExecutor(len(devices)) as pool:
         for done in [pool.submit(_with_callers_config(job), device) for device in devices]:
             done.result()
@@ -49,8 +46,8 @@ def run_all(stepper: Stepper, starts: PyTree, n: int, width: int | None, bar: tq
 
 
 def _devices() -> list[Any]:
-    """Where each thread works: the CPU once per core, or each accelerator once; the default device alone, if one is set."""
-    chosen = jax.config.jax_default_device
+    """Where each thread works: the CPU once per core, or each accelerator once; a default device alone, if set."""
+    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009 (unknown to type checkers)
     if isinstance(chosen, str):
         chosen = jax.devices(chosen)[0]
     local = jax.local_devices() if chosen is None else [chosen]
@@ -164,9 +161,9 @@ def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x[source], 0, -1))
 
 
-def _compile(stepper: Stepper, starts: PyTree, width: int, device: Any) -> None:
-    """Compiles, once, what the threads would otherwise compile each for itself."""
+def _compile(stepper: Stepper, starts: PyTree, width: int, device: Any) -> tuple:
+    """Compiles, once, what the threads would otherwise compile each for itself; returns results of no meaning."""
     with jax.default_device(device):
         batch = jtu.tree_map(lambda x: _lanes_last(x, np.zeros(width, int)), starts)
         state = begin(stepper, batch)
-        advance(stepper, state, batch, np.zeros(width, bool), np.asarray(0, np.int32))
+        return advance(stepper, state, batch, np.zeros(width, bool), np.asarray(0, np.int32))[2]
