@@ -71,7 +71,8 @@ def ensemble(
       or a distribution, a function of (key, n) such as `flowopt.uniform((-3, 3))`, which then needs
       `n` and `key` (a JAX key, or a seed) and is drawn in blocks of 4,096 with keys of their own.
     - `tol`, `max_steps`, `stop`: as in `minimise`, for each run on its own.
-    - `width`: runs stepped together by one thread; chosen so that they fit in cache, if None.
+    - `width`: runs stepped together by one thread; chosen so that they fit in cache, if None. At most 512 for methods
+      that read a Jacobian or a Hessian: XLA rounds larger batches of small matrices differently.
     - `threads`: one per core, if None.
     - `store`: a path where the results go, in Zarr, chunk by chunk; the arrays of what is returned stay
       there until they are used (`xarray.DataArray`), and of the starts that are drawn there are never

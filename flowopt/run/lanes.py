@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
@@ -82,15 +83,17 @@ def advance(
     stepper: Stepper,
     state: RunState,
     starts: PyTree,
-    fresh: Bool[Array, " width"],
-    floor: Int[Array, ""],
+    fresh: Bool[Array | np.ndarray, " width"],
+    floor: Int[Array | np.ndarray, ""],
 ) -> tuple[RunState, Bool[Array, " width"], tuple]:
-    """Puts the `fresh` lanes at their starts, then steps all that run, until no more than `floor` do or `SEGMENT` steps.
+    """Puts the `fresh` lanes at their starts, then steps all until no more than `floor` run, or for `SEGMENT` steps.
 
     Returns the lanes, which of them have ended, and what is to be kept of those. A lane that has ended stays
     as it is.
     """
-    refill = lambda: _over_lanes(where)(fresh, _over_lanes(stepper.start)(starts), state)
+    refill = lambda: _over_lanes(where)(
+        jnp.asarray(fresh), _over_lanes(stepper.start)(starts), state
+    )
     state = jax.lax.cond(jnp.any(fresh), refill, lambda: state)
     one_evaluation = model_kind(stepper.method.flow, stepper.method.solver) is None
 

@@ -16,11 +16,14 @@ from tqdm import tqdm
 from flowopt.run.lanes import advance, begin, results_of
 from flowopt.run.settings import callers_settings, under
 from flowopt.run.step import Stepper
+from flowopt.solvers.trial import model_kind
 
 _CACHE_BYTES = 2**20
 _LEAST = 64  # lanes: a multiple of every vector's length, so that no lane is a vector's remainder
 _MOST = {"cpu": 2048}
 _MOST_ELSEWHERE = 2**17
+# Batches of small matrices: measured on poly3 with two params, widths of 64 to 512 give the same bits and 2,048 others.
+_MOST_WITH_MATRICES = 512
 
 
 def run_all(
@@ -29,21 +32,20 @@ def run_all(
     """Runs every start to its end; returns `results_of` each, with leading axis n."""
     starts = jtu.tree_map(np.asarray, starts)
     one = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), starts)
-    results = jtu.tree_map(
-        lambda x: np.empty((n, *x.shape), x.dtype),
-        jax.eval_shape(lambda p: results_of(stepper.start(p)), one),
-    )
     if n == 0:
-        return results
+        ends = jax.eval_shape(lambda p: results_of(stepper.start(p)), one)
+        return jtu.tree_map(lambda x: np.empty((0, *x.shape), x.dtype), ends)
     devices = _devices(threads)[: max(1, n // _LEAST)]
     width = width or _width(one, -(-n // len(devices)), devices[0].platform)
+    if model_kind(stepper.method.flow, stepper.method.solver) is not None:
+        width = min(width, _MOST_WITH_MATRICES)
+    ends = [_compile(stepper, starts, width, device) for device in set(devices)]
+    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[:-1]), x.dtype), ends[0])
     queue = _Queue(n, bar)
     job = lambda device: _work(stepper, starts, results, queue, width, device)
     if len(devices) == 1:
         job(devices[0])
         return results
-    for device in set(devices):
-        _compile(stepper, starts, width, device)
     with ThreadPoolExecutor(len(devices)) as pool:
         for done in [pool.submit(_with_callers_config(job), device) for device in devices]:
             done.result()
@@ -51,8 +53,8 @@ def run_all(
 
 
 def _devices(threads: int | None) -> list[Any]:
-    """Where each thread works: the CPU once per thread (None: per core), each accelerator once, or the default device."""
-    chosen = jax.config.jax_default_device
+    """Where each thread works: the CPU once per thread (None: per core), each accelerator once, or the set default."""
+    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009 (unknown to type checkers)
     if isinstance(chosen, str):
         chosen = jax.devices(chosen)[0]
     local = jax.local_devices() if chosen is None else [chosen]
@@ -155,9 +157,9 @@ def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x[source], 0, -1))
 
 
-def _compile(stepper: Stepper, starts: PyTree, width: int, device: Any) -> None:
-    """Compiles, once, what the threads would otherwise compile each for itself."""
+def _compile(stepper: Stepper, starts: PyTree, width: int, device: Any) -> tuple:
+    """Compiles, once, what the threads would otherwise compile each for itself; returns results of no meaning."""
     with jax.default_device(device):
         batch = jtu.tree_map(lambda x: _lanes_last(x, np.zeros(width, int)), starts)
         state = begin(stepper, batch)
-        advance(stepper, state, batch, np.zeros(width, bool), np.asarray(0, np.int32))
+        return advance(stepper, state, batch, np.zeros(width, bool), np.asarray(0, np.int32))[2]

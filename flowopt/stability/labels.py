@@ -65,12 +65,6 @@ def describe(
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of what computes, as attributes of a dataset."""
-    packages = ("flowopt", "jax", "diffrax", "equinox", "numpy")
-    return {f"{package} version": importlib.metadata.version(package) for package in packages}
-
-
 def describe_points(problem: Problem) -> xr.Dataset:
     """The critical points as a dataset over `point`: `point_params` [params], `point_value` [loss], natures in the
     attributes."""

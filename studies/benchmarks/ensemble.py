@@ -69,8 +69,8 @@ def run(
     head = ["method", "ns a step", "compile and start", *(f"{peer}: times" for peer in PEERS)]
     text = [
         "# ensemble",
-        f"{runs} runs, both the same starts; wall time per attempted step, the median of {repeats}; for each peer the "
-        "time of its step over that of flowopt. Diffrax on a tenth of the starts. A dash: no such peer, or no C compiler.",
+        f"{runs} runs, the same starts for all (Diffrax: a tenth of them); wall time per attempted step, the median "
+        f"of {repeats}; for each peer the time of its step over that of flowopt. A dash: no such peer, or no compiler.",
         table(head, rows),
     ]
     if not only or "network" in only:
@@ -97,7 +97,7 @@ def _row(contestants: dict[str, tuple[Run | None, Any]], repeats: int) -> list[s
         if name in PEERS[:2]:  # ten times slower or more
             starts = jax.tree.map(lambda x: x[: max(64, len(x) // 10)], starts)
         begin = time.perf_counter()
-        call(starts)
+        steps = call(starts)
         first = time.perf_counter() - begin
         times = []
         for _ in range(repeats):

@@ -12,6 +12,7 @@ import flowopt as fo
 POLY3 = fo.benchmarks.poly3()
 METHODS = {
     "gd": fo.gd(1e-2),
+    "momentum": fo.momentum(1e-3, 0.9),
     "adam": fo.adam(0.1),
     "euler_richardson": fo.euler_richardson(),
     "guarded heavy ball": fo.lyapunov(fo.flows.HeavyBall(1.0)),
@@ -21,6 +22,7 @@ METHODS = {
         diffrax.PIDController(rtol=1e-3, atol=1e-6),
         step=0.1,
     ),
+    "Newton-like, gain ratio": fo.default_method(),
 }
 
 
@@ -33,7 +35,8 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+# Not the last: solved by another routine when alone, its value at a minimum, near 0, agrees to no relative tolerance.
+@pytest.mark.parametrize("method", list(METHODS.values())[:-1], ids=list(METHODS)[:-1])
 def test_agrees_with_single_runs(method):
     """To rounding, over 60 steps: an adaptive run that hovers amplifies rounding for as long as it lasts."""
     first = starts(12)
@@ -52,11 +55,14 @@ def test_agrees_with_single_runs(method):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_a_run_depends_on_nothing_but_its_start(method):
-    """The same bits for any width, order and neighbours, one of them NaN and one overflowing."""
+def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
+    """The same bits for any width, order, threads and neighbours, one of them NaN and one overflowing."""
     first = starts(300)
     alone = ends_of(method, first, width=64)
-    same(alone, ends_of(method, first, width=512))
+    same(alone, ends_of(method, first, width=16_384))
+    with monkeypatch.context() as m:
+        m.setattr("os.cpu_count", lambda: 1)
+        same(alone, ends_of(method, first, width=64))
     order = np.random.default_rng(1).permutation(300)
     shuffled = ends_of(method, tuple(x[order] for x in first))
     for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(shuffled)), strict=True):
@@ -84,6 +90,38 @@ def test_more_runs_than_lanes_and_no_runs_at_all():
     ends = ends_of(METHODS["gd"], starts(1000), width=64)
     same(ends, ends_of(METHODS["gd"], starts(1000)))
     assert len(ends_of(METHODS["gd"], starts(0))) == 0
+
+
+def test_a_second_call_compiles_nothing(monkeypatch):
+    """Nor do other starts and another tolerance: nothing is traced anew."""
+    traced = []
+
+    def loss(p, args):
+        traced.append(p)
+        return POLY3.loss(p)
+
+    call = lambda first, tol: fo.ensemble(loss, first, METHODS["gd"], tol=tol, max_steps=50)
+    call(starts(300), 1e-4)
+    assert traced
+    traced.clear()
+    call(starts(300, seed=1), 1e-3)
+    assert not traced
+
+
+def test_a_flow_may_differentiate_its_gradient():
+    """An energy that reads the gradient: the engine's one evaluation has derivatives of any order."""
+
+    class Squared(fo.AbstractFlow):
+        def params_field(self, params, memory, at):
+            return jax.tree.map(jnp.negative, at.grad)
+
+        def energy(self, params, memory, at):
+            return 0.5 * sum(jnp.sum(g**2) for g in jax.tree.leaves(at.grad))
+
+    bowl = lambda p, args: p[0] ** 2 + 2 * p[1] ** 2 + p[0] ** 4
+    ends = fo.ensemble(bowl, starts(20), fo.lyapunov(Squared()), tol=1e-6, max_steps=500)
+    assert np.all(ends.outcome == "converged")
+    np.testing.assert_allclose(ends.params, 0, atol=1e-6)
 
 
 def test_settings_of_context_managers_reach_the_threads():
