@@ -38,6 +38,7 @@ from flowopt.methods import (
     sign_gd,
 )
 from flowopt.objective import SumOfSquares
+from flowopt.run.diffusion import diffuse
 from flowopt.run.ensemble import Ensemble, ensemble
 from flowopt.run.history import History
 from flowopt.run.least_squares import least_squares
@@ -50,11 +51,29 @@ from flowopt.solvers import (
     RosenbrockEuler,
     StaggeredEuler,
 )
+from flowopt.stochastic import Stochastic, gaussian_noise, minibatch
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
     from flowopt.plotting import plot_basins, plot_energy, plot_stability_region
-    from flowopt.stability import basins, critical_step, reach, spectrum, uniform
+    from flowopt.plotting_studies import plot_comparison, plot_expansion, plot_sensitivity
+    from flowopt.stability import (
+        basins,
+        compare,
+        comparison_table,
+        critical_step,
+        expansion,
+        hyperparameters,
+        initialised,
+        mcnemar,
+        normal,
+        reach,
+        sensitivity,
+        spectrum,
+        sweep,
+        uniform,
+        with_hyperparameter,
+    )
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
@@ -63,6 +82,24 @@ _LAZY = {
     "reach": "flowopt.stability",
     "spectrum": "flowopt.stability",
     "uniform": "flowopt.stability",
+    "normal": "flowopt.stability",
+    "initialised": "flowopt.stability",
+    "mcnemar": "flowopt.stability",
+    **dict.fromkeys(
+        (
+            "compare",
+            "comparison_table",
+            "expansion",
+            "hyperparameters",
+            "sensitivity",
+            "sweep",
+            "with_hyperparameter",
+        ),
+        "flowopt.stability",
+    ),
+    **dict.fromkeys(
+        ("plot_comparison", "plot_expansion", "plot_sensitivity"), "flowopt.plotting_studies"
+    ),
     "plot_basins": "flowopt.plotting",
     "plot_energy": "flowopt.plotting",
     "plot_stability_region": "flowopt.plotting",

@@ -20,6 +20,8 @@ MODULES = {
     "energy": "studies.energy",
     "instability": "studies.instability",
     "default": "studies.default_method",
+    "sensitivity": "studies.sensitivity",
+    "hyperparameters": "studies.hyperparameters",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-import scipy.stats
 import xarray as xr
 from jaxtyping import PyTree
 
@@ -16,6 +15,7 @@ from flowopt.methods import Method
 from flowopt.objective import check_params
 from flowopt.run.ensemble import ensemble
 from flowopt.run.step import Stop
+from flowopt.stability.intervals import clopper_pearson
 from flowopt.stability.labels import (
     NO_POINT,
     check_problem,
@@ -87,7 +87,7 @@ def reach(
     points = describe_points(problem)
     where = np.array([*range(len(problem.critical_points)), *NO_POINT])
     count = np.array([np.sum(labels == i) for i in where])
-    lower, upper = np.transpose([_interval(k, len(labels), confidence) for k in count])
+    lower, upper = clopper_pearson(count, len(labels), confidence)
     flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(starts)]
     return xr.Dataset(
         {
@@ -108,11 +108,6 @@ def reach(
             **points.attrs,
         },
     )
-
-
-def _interval(k: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = scipy.stats.binomtest(int(k), n).proportion_ci(confidence, method="exact")
-    return interval.low, interval.high
 
 
 def _key_data(key: Any) -> Any:

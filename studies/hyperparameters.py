@@ -1,0 +1,204 @@
+"""Do adaptive schemes need tuning? Reach, cost and basins as their constants vary, against a learning rate's."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import flowopt as fo
+from flowopt.plotting_studies import line_style
+from studies import report
+
+NETWORKS = ("poly2", "poly3")
+REGION = ((-3.0, 3.0), (-3.0, 3.0))
+
+
+class Constant(NamedTuple):
+    """A number of a method, and the values it takes."""
+
+    adaptive: bool
+    make: Callable[[float], fo.Method]
+    values: np.ndarray
+    usual: float
+
+
+def constants(per_decade: int) -> dict[str, Constant]:
+    """By name. Each varies by at least eight decades, or over all that it may be."""
+
+    def decades(low: int, high: int) -> np.ndarray:
+        return 10.0 ** np.linspace(low, high, (high - low) * per_decade + 1)
+
+    shares = np.array([0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99])
+    guarded = fo.lyapunov()
+    return {
+        "GD: learning rate": Constant(False, fo.gd, decades(-6, 2), 0.1),
+        "Adam: learning rate": Constant(False, fo.adam, decades(-6, 2), 1e-3),
+        "Euler-Richardson: tolerance": Constant(True, fo.euler_richardson, decades(-6, 2), 1e-2),
+        "Euler-Richardson: first step": Constant(
+            True, lambda h: fo.euler_richardson(step=h), decades(-6, 2), 0.1
+        ),
+        "guarded Euler: first step": Constant(True, lambda h: fo.lyapunov(step=h), decades(-6, 2), 0.1),
+        "guarded Euler: lam": Constant(True, lambda lam: fo.lyapunov(lam=lam), shares, 0.5),
+        "guarded Euler: safety": Constant(
+            True,
+            lambda s: fo.with_hyperparameter(guarded, "controller.safety", s),
+            shares,
+            0.5,
+        ),
+        "guarded Euler-Richardson: tolerance": Constant(True, guarded_pair, decades(-6, 2), 1e-2),
+    }
+
+
+def guarded_pair(tol: float) -> fo.Method:
+    """Euler-Richardson under a tolerance and the energy guard together."""
+    guard = fo.EnergyGuard(fo.EulerRichardson(), rtol=0.0, atol=tol)
+    return fo.Method(fo.flows.Gradient(), guard, diffrax.PIDController(rtol=0, atol=1), step=0.1)
+
+
+def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
+    n, steps, per_decade = (60, 1000, 1) if quick else (1000, 10_000, 2)
+    chosen = constants(per_decade)
+    found = {}
+    for network in NETWORKS[: 1 if quick else None]:
+        problem = getattr(fo.benchmarks, network)()
+        for name, constant in chosen.items():
+            found[network, name] = fo.sweep(
+                problem,
+                constant.make,
+                constant.values,
+                fo.uniform(*REGION),
+                n,
+                key=0,
+                max_steps=steps,
+                progress=progress and f"{network}, {name}",
+            )
+            key = name.replace(":", "").replace(" ", "-")
+            report.save_data(found[network, name], out / f"{network}-{key}.zarr")
+    draw(found, out)
+    text = "\n\n".join(
+        [
+            "# hyperparameters: do adaptive schemes need tuning?",
+            f"{n:,} starts, uniform in [-3, 3]^2, the same throughout; |grad R| < 1e-4 within {steps:,} steps. A value "
+            "*works* if at least 99% of the runs converge, at no more than ten times the least median cost of the same "
+            "constant.",
+            table(found),
+            "## Against the source document",
+            "\n".join(verdicts(found)),
+        ]
+    )
+    return report.save_report(text, out)
+
+
+def works(ds: xr.Dataset) -> np.ndarray:
+    """At which values: at least 99% converge, at no more than ten times the least median cost."""
+    cost = ds.cost_quantile.sel(quantile=0.5).values
+    least = np.min(cost[np.isfinite(cost)], initial=np.inf)
+    return (ds.converged.values >= 0.99) & (cost <= 10 * least)
+
+
+def decades_of(ds: xr.Dataset) -> tuple[float, float]:
+    """Decades from the least to the largest value of the longest unbroken row that works, and of all values."""
+    log, ok = np.log10(ds.value.values), works(ds)
+    best, begin = 0.0, None
+    for x, good in zip(log, ok, strict=True):
+        begin = None if not good else x if begin is None else begin
+        best = max(best, x - begin) if begin is not None else best
+    return float(best), float(log[-1] - log[0])
+
+
+def basins_change(ds: xr.Dataset) -> float:
+    """The share of starts that do not end at the same point at all values that work; NaN where fewer than two do."""
+    labels = ds.label.values[works(ds)]
+    return float(np.mean(np.any(labels != labels[:1], axis=0))) if len(labels) > 1 else np.nan
+
+
+def table(found: dict) -> str:
+    rows = []
+    for (network, name), ds in found.items():
+        good, tried = decades_of(ds)
+        converged = ds.converged.values
+        cost = ds.cost_quantile.sel(quantile=0.5).values
+        some = cost[works(ds)]
+        change = basins_change(ds)
+        rows.append(
+            [
+                network,
+                name,
+                f"{ds.value.values[0]:.0e} to {ds.value.values[-1]:.0e}",
+                f"{report.percent(np.nanmin(converged))} to {report.percent(np.nanmax(converged))}",
+                f"{good:.1f} of {tried:.1f}",
+                f"{some.min():.3g} to {some.max():.3g}" if len(some) else "-",
+                "-" if np.isnan(change) else report.percent(change),
+            ]
+        )
+    head = ["network", "constant", "from, to", "converged", "decades that work"]
+    return report.table(
+        [*head, "median cost there [gradients]", "starts whose end changes there"], rows
+    )
+
+
+def verdicts(found: dict) -> list[str]:
+    adaptive = {name for name, constant in constants(1).items() if constant.adaptive}
+    every = {k: bool(np.all(works(ds))) for k, ds in found.items() if k[1] in adaptive}
+    wide = {k: decades_of(ds) for k, ds in found.items() if k[1] not in adaptive}
+    first = {k: np.ptp(ds.converged.values) for k, ds in found.items() if k[1].endswith("first step")}
+    good = [f"{name} on {network}" for (network, name), ok in every.items() if ok]
+    bad = [f"{name} on {network}" for (network, name), ok in every.items() if not ok]
+    moved = [x for k, ds in found.items() if k[1] in adaptive and np.isfinite(x := basins_change(ds))]
+    held = [k for k in every if k[1].startswith("guarded Euler:")]
+    return [
+        report.verdict(
+            True if not bad else None if good else False,
+            "the adaptive schemes need no hyperparameters: every value of their constants works",
+            f"all values work of {', '.join(good) or 'none'}; not all of {', '.join(bad) or 'none'}",
+        ),
+        report.verdict(
+            all(every[k] for k in held),
+            "so it is with the energy-guarded gradient flow: first step, lam and safety",
+            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried",
+        ),
+        report.verdict(
+            all(good < tried / 2 for good, tried in wide.values()),
+            "a learning rate must be chosen",
+            "of its decades work "
+            + "; ".join(f"{g:.1f} of {t:.1f} ({k[1]} on {k[0]})" for k, (g, t) in wide.items()),
+        ),
+        report.verdict(
+            max(moved, default=0.0) < 0.05,
+            "the constants of the adaptive schemes do not move the basins",
+            f"up to {report.percent(max(moved, default=0.0))} of the starts end at another point at some value that "
+            f"works; the first step changes the share that converges by up to {report.percent(max(first.values()))}",
+        ),
+    ]
+
+
+def draw(found: dict, out: pathlib.Path) -> None:
+    """Share converged, and median cost, over each constant relative to its usual value."""
+    networks = list(dict.fromkeys(network for network, _ in found))
+    usual = {name: constant.usual for name, constant in constants(1).items()}
+    figure, axes = plt.subplots(
+        2, len(networks), figsize=(6 * len(networks), 7.4), layout="constrained", squeeze=False, sharex=True
+    )  # fmt: skip
+    for column, network in enumerate(networks):
+        above, below = axes[:, column]
+        for i, name in enumerate(usual):
+            ds = found[network, name]
+            x = ds.value.values / usual[name]
+            style = dict(marker="o", ms=2.5, lw=1.4, label=name, **line_style(i))
+            above.fill_between(
+                x, ds.converged_lower, ds.converged_upper, color=style["color"], alpha=0.12, lw=0
+            )
+            above.semilogx(x, ds.converged, **style)
+            cost = ds.cost_quantile.sel(quantile=0.5).values
+            below.loglog(x, np.where(np.isfinite(cost), cost, np.nan), **style)
+        above.set(title=network, ylabel="share converged", ylim=(-0.03, 1.03))
+        below.set(xlabel="constant / its usual value", ylabel="median cost [gradients]")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    for suffix in (".png", ".pdf"):
+        report.save_figure(figure, (out / "hyperparameters").with_suffix(suffix))
+    plt.close(figure)
