@@ -1,6 +1,7 @@
 """Do methods stay at a minimum that they were started next to?"""
 
 import pathlib
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +43,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         problem = getattr(fo.benchmarks, network)()
         chosen = methods(lr)
         if quick:
-            chosen = {k: chosen[k] for k in list(chosen)[:3] + ["energy-guarded Euler"]}
+            chosen = {k: chosen[k] for k in [*list(chosen)[:3], "energy-guarded Euler"]}
         for name, method in chosen.items():
             found[network, name] = fo.sensitivity(
                 problem,
@@ -55,7 +56,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
             )
         draw(problem, {k: ds for (p, k), ds in found.items() if p == network}, out)
         draw_expansion(problem, chosen, resolution, out)
-        both = xr.concat(
+        both: Any = xr.concat(
             [ds for (p, _), ds in found.items() if p == network],
             dim=xr.DataArray(np.arange(len(chosen)), dims="optimizer"),
             data_vars="all",
@@ -67,8 +68,8 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         [
             "# sensitivity: does a method stay at a minimum that it was started next to?",
             f"Starts on circles about each minimum, {n:,} directions, the same for every method; each run goes on for "
-            f"at least 100 accepted steps, then until |grad R| < 1e-4 or {steps:,} steps. It has left if it ends farther "
-            "than 0.05 from its minimum. Intervals are 95% Clopper-Pearson, in percent.",
+            f"at least 100 accepted steps, then until |grad R| < 1e-4 or {steps:,} steps. It has left if it ends "
+            "farther than 0.05 from its minimum. Intervals are 95% Clopper-Pearson, in percent.",
             table(found),
             "## Against the source document",
             "\n".join(verdicts(found)),
@@ -138,15 +139,14 @@ def draw(problem: fo.Problem, found: dict[str, xr.Dataset], out: pathlib.Path) -
     rows = -(-len(found) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 3 * rows + 0.8), layout="constrained",
-        squeeze=False, sharex=True, sharey=True,
+        squeeze=False, sharey=True,
     )  # fmt: skip
     for ax, (name, ds) in zip(axes.flat, found.items(), strict=False):
         plot_sensitivity(ds, ax, legend=False)
         ax.set_title(name, fontsize="medium")
-        ax.set(xlabel="", ylabel="")
+        ax.set(xlabel="distance of the start [params]", ylabel="")
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
-    figure.supxlabel("distance of the start from the minimum [params]")
     figure.supylabel("probability of ending elsewhere")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)

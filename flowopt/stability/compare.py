@@ -51,7 +51,10 @@ def compare(
 
     Raises TypeError or ValueError, naming the argument.   [Dolan and Moré 2002]
     """
-    problems = [problems] if isinstance(problems, Problem) else list(problems)
+    if isinstance(problems, Problem):
+        problems = [problems]
+    elif not isinstance(problems, Sequence) or any(not isinstance(p, Problem) for p in problems):
+        raise TypeError(f"`problems` must be a flowopt.Problem, or several; got {problems!r}")
     if not problems:
         raise ValueError("`problems` must hold at least one flowopt.Problem")
     if len({p.name for p in problems}) != len(problems):
@@ -128,7 +131,9 @@ def _end_names(problem: Problem) -> xr.DataArray:
         where = ", ".join(f"{float(x):.3g}" for x in np.ravel(p.params))
         names[i] = f"{p.nature} ({where})"
     names |= NO_POINT
-    return xr.DataArray(np.array(list(names.values()), object), dims="end", coords={"end": list(names)})
+    return xr.DataArray(
+        np.array(list(names.values()), object), dims="end", coords={"end": list(names)}
+    )
 
 
 def comparison_table(ds: xr.Dataset) -> str:

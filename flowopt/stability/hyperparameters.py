@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
@@ -58,7 +58,7 @@ def _with(part: Any, path: list[str], value: float) -> Any:
 def sweep(
     problem: Problem,
     make: Callable[[float], Method],
-    values: Sequence[float],
+    values: Sequence[float] | Float[np.ndarray, " values"],
     starts: PyTree | Callable[[Array, int], PyTree],
     n: int | None = None,
     key: Array | int | None = None,
@@ -66,10 +66,10 @@ def sweep(
 ) -> xr.Dataset:
     """`flowopt.reach` of make(value) for every value, from the same starts; `settings` are those of `reach`.
 
-    Returns a dataset over `value`: `converged`, the share of runs that converged, with
-    `converged_lower` and `converged_upper`; over `end` too `probability`; over `run` too `label` and `cost`, that of a run to its tolerance [gradients, see
-    `flowopt.run.work`], infinite where it did not converge; over `quantile` too `cost_quantile`. All NaN (`label` -9)
-    at values that `make` refuses with ValueError.
+    Returns a dataset over `value`: `converged`, the share of runs that converged, with `converged_lower` and
+    `converged_upper`; over `end` too `probability`, `lower` and `upper`; over `run` too `label` and `cost`, that of a run
+    to its tolerance [gradients, see `flowopt.run.work`], infinite where it did not converge; over `quantile` too
+    `cost_quantile`. All NaN (`label` -9) at values that `make` refuses with ValueError.
     """
     if len(values) == 0:
         raise ValueError("`values` must hold at least one value")
