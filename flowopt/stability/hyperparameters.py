@@ -67,8 +67,8 @@ def sweep(
     """`flowopt.reach` of make(value) for every value, from the same starts; `settings` are those of `reach`.
 
     Returns a dataset over `value`: `converged`, the share of runs that converged, with `converged_lower` and
-    `converged_upper`; over `end` too `probability`, `lower` and `upper`; over `run` too `label` and `cost`, that of a run
-    to its tolerance [gradients, see `flowopt.run.work`], infinite where it did not converge; over `quantile` too
+    `converged_upper`; over `end` too `probability`, `lower` and `upper`; over `run` too `label` and `cost`, that of a
+    run to its tolerance [gradients, see `flowopt.run.work`], infinite where it did not converge; over `quantile` too
     `cost_quantile`. All NaN (`label` -9) at values that `make` refuses with ValueError.
     """
     if len(values) == 0:
