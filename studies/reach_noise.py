@@ -127,8 +127,8 @@ def table(noisy: dict) -> str:
                 rows.append([kind, origin, f"{runs:,}", str(stopped), str(stayed), share])
     text = (
         f"{STEPS:,} steps with noise, then energy-guarded Euler without it until |grad R| < 1e-4. Additive: "
-        f"sigma = {SIGMA:g} in each entry. Mini-batch: one datum of the two. SDE: d theta = -grad R dt + sigma sqrt(lr) dW over "
-        "the same time, by Diffrax's SRA1. Networks and methods together: "
+        f"sigma = {SIGMA:g} in each entry. Mini-batch: one datum of the two. SDE: d theta = -grad R dt + "
+        "sigma sqrt(lr) dW over the same time, by Diffrax's SRA1. Networks and methods together: "
         f"{', '.join(dict.fromkeys(k[0] for k in noisy))}; {', '.join(dict.fromkeys(k[1] for k in noisy))}."
     )
     head = [
