@@ -144,7 +144,7 @@ def plot_cost(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         xscale="log",
         xlabel="cost of a run [gradients]",
     )
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     return ax
 
 

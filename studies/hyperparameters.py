@@ -91,8 +91,8 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
             "# hyperparameters: do adaptive schemes need tuning?",
             f"{n:,} starts, uniform in [-3, 3]^2, the same throughout; |grad R| < 1e-4 within {steps:,} steps "
             "(of Extragradient, which hovers, at its trial point: see the study `reach`). A value "
-            "*works* if at least 99% of the runs reach a critical point, at no more than ten times the least median cost "
-            "of the same constant.",
+            "*works* if at least 99% of the runs reach a critical point, at no more than ten times the least median "
+            "cost of the same constant.",
             table(found),
             "## Against the source document",
             "\n".join(verdicts(found)),
