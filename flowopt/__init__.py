@@ -38,6 +38,7 @@ from flowopt.methods import (
     sign_gd,
 )
 from flowopt.objective import SumOfSquares
+from flowopt.run.diffusion import diffuse
 from flowopt.run.ensemble import Ensemble, ensemble
 from flowopt.run.history import History
 from flowopt.run.least_squares import least_squares
@@ -50,6 +51,7 @@ from flowopt.solvers import (
     RosenbrockEuler,
     StaggeredEuler,
 )
+from flowopt.stochastic import Stochastic, gaussian_noise, minibatch
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
@@ -60,6 +62,9 @@ if TYPE_CHECKING:
         basins,
         critical_step,
         geometry,
+        initialised,
+        mcnemar,
+        normal,
         plane,
         reach,
         spectrum,
@@ -68,12 +73,15 @@ if TYPE_CHECKING:
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
+    "Map": "flowopt.stability",
+    "ODE": "flowopt.stability",
     "basins": "flowopt.stability",
     "critical_step": "flowopt.stability",
     "geometry": "flowopt.stability",
+    "initialised": "flowopt.stability",
+    "mcnemar": "flowopt.stability",
+    "normal": "flowopt.stability",
     "plane": "flowopt.stability",
-    "Map": "flowopt.stability",
-    "ODE": "flowopt.stability",
     "reach": "flowopt.stability",
     "spectrum": "flowopt.stability",
     "uniform": "flowopt.stability",

@@ -22,6 +22,8 @@ MODULES = {
     "convexity": "studies.convexity",
     "default": "studies.default_method",
     "ensemble": "studies.benchmarks.ensemble",
+    "sensitivity": "studies.sensitivity",
+    "hyperparameters": "studies.hyperparameters",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

@@ -11,7 +11,7 @@ import xarray as xr
 import flowopt as fo
 from flowopt.stability.labels import NO_POINT
 from flowopt.tree import add_scaled, sum_squares
-from studies import report
+from studies import reach_noise, report
 
 REGION = ((-3.0, 3.0), (-3.0, 3.0))
 PUBLISHED = {
@@ -103,16 +103,22 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         )
         both.attrs["methods"] = list(here)
         report.save_data(both, out / f"{problem.name}.zarr")
+    few = (problems[:1], 60) if quick else (problems, n)
+    noisy = reach_noise.measure(*few, quick, progress)
+    for key, ds in noisy.items():
+        report.save_data(ds, out / f"{'-'.join(key).replace(' ', '-')}.zarr")
     text = "\n\n".join(
         [
             "# reach: the probability of each critical point",
             f"{n:,} starts, uniform in [-3, 3]^2, the same for every method. Each share is followed by its 95% "
             "Clopper-Pearson interval, in percent.",
             *sections,
+            "## With noise on the gradient",
+            reach_noise.table(noisy),
             "## Against the published shares",
             against_published(found),
             "## Against the source document",
-            "\n".join(verdicts(found, lingering)),
+            "\n".join([*verdicts(found, lingering), *reach_noise.verdicts(noisy)]),
             HOVERING,
         ]
     )

@@ -15,7 +15,7 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from flowopt.flows.flow import FlowTerm, State, check_flow_shapes
 from flowopt.methods import Method
@@ -23,6 +23,7 @@ from flowopt.objective import At, Evaluations, Model, Objective, SumOfSquares, c
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.solvers.native import native
 from flowopt.solvers.trial import AbstractFlowSolver, model_kind
+from flowopt.stochastic import Stochastic
 from flowopt.tree import equal, real_dtype, sum_squares, where
 
 
@@ -44,6 +45,8 @@ class RunState(eqx.Module):
     """The outcome's code; -1 while running."""
     solver: PyTree
     controller: PyTree
+    noise: UInt32[Array, " words"] | None
+    """The run's random key, where the objective is `Stochastic`."""
 
     @property
     def params(self) -> PyTree:
@@ -81,7 +84,9 @@ class Stepper(eqx.Module):
         """The state before the first step; its outcome is settled already where nothing is left to do."""
         self._check(params)
         flow, solver = self.method.flow, self._solver
-        term = FlowTerm(flow, self.fn)
+        noise = self.fn.run_key(params) if isinstance(self.fn, Stochastic) else None
+        none = jnp.zeros((), jnp.int32)
+        term = FlowTerm(flow, self._objective(noise, none))
         y = State(params, flow.init(params))
         at = term.at(params, self.args)
         at.kind = model_kind(flow, solver)
@@ -92,7 +97,6 @@ class Stepper(eqx.Module):
         end, controller = self._controller.init(
             term, zero, zero + jnp.inf, y, first, self.args, solver.func, solver.error_order(term)
         )
-        none = jnp.zeros((), jnp.int32)
         state = RunState(
             y=y,
             value=known.value,
@@ -104,6 +108,7 @@ class Stepper(eqx.Module):
             code=none + RUNNING,
             solver=solver.start(flow, y, at),
             controller=jtu.tree_map(jnp.asarray, controller),
+            noise=noise,
         )
         return self._settle(state, sum_squares(params), stalled=jnp.array(False))
 
@@ -115,9 +120,14 @@ class Stepper(eqx.Module):
         trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
         keep, step, controller, failed = self._judge(state, trial.y, trial.error)
 
-        trial.at.evaluations = kept
-        known = trial.at.if_kept(keep, at)
         accepted = jnp.asarray(keep, jnp.int32)
+        end = trial.at
+        if state.noise is not None:
+            # The next step sees another sample, of which nothing is known here yet.
+            fn = self._objective(state.noise, state.accepted + 1)
+            end = At(fn, trial.y.params, self.args, kept, kind=at.kind)
+        end.evaluations = kept
+        known = end.if_kept(keep, at)
         new = RunState(
             y=where(keep, trial.y, state.y),
             value=known.value,
@@ -129,6 +139,7 @@ class Stepper(eqx.Module):
             code=state.code,
             solver=where(keep, trial.state, state.solver),
             controller=controller,
+            noise=state.noise,
         )
         # A step that changes nothing and will not be followed by a longer one: the run stands still.
         stalled = failed | (equal(trial.y, state.y) & (step <= state.step))
@@ -141,7 +152,15 @@ class Stepper(eqx.Module):
         """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""
         kind = model_kind(self.method.flow, self._solver)
         known = state.value, state.grad, kind, state.model
-        return At(self.fn, state.params, self.args, evaluations, *known)
+        fn = self._objective(state.noise, state.accepted)
+        return At(fn, state.params, self.args, evaluations, *known)
+
+    def _objective(self, noise: Array | None, n: Array) -> Objective:
+        """What the n-th accepted step sees: the objective, or a sample of it."""
+        if noise is None:
+            return self.fn
+        assert isinstance(self.fn, Stochastic)
+        return self.fn.sample(noise, n)
 
     @property
     def _solver(self) -> AbstractFlowSolver:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.tree_util as jtu
 import numpy as np
-import scipy.stats
 import xarray as xr
 from jaxtyping import PyTree
 
@@ -15,6 +14,7 @@ from flowopt.methods import Method
 from flowopt.run.draw import Distribution, given_or_drawn
 from flowopt.run.step import Stop
 from flowopt.stability.descent import Descent, as_system
+from flowopt.stability.intervals import clopper_pearson
 from flowopt.stability.labels import NO_POINT
 from flowopt.stability.systems import AbstractSystem
 
@@ -76,7 +76,7 @@ def reach(
     points = system.points()
     where = np.array([*range(points.sizes["point"]), *NO_POINT])
     count = np.array([np.sum(labels == i) for i in where])
-    lower, upper = np.transpose([_interval(k, len(labels), confidence) for k in count])
+    lower, upper = clopper_pearson(count, len(labels), confidence)
     flat = [np.reshape(x, (len(labels), -1)) for x in jtu.tree_leaves(here)]
     return xr.Dataset(
         {
@@ -97,8 +97,3 @@ def reach(
             **points.attrs,
         },
     )
-
-
-def _interval(k: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = scipy.stats.binomtest(int(k), n).proportion_ci(confidence, method="exact")
-    return interval.low, interval.high

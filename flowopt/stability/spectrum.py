@@ -11,9 +11,10 @@ from flowopt.benchmarks import CriticalPoint, Problem
 from flowopt.flows.flow import AbstractFlow, State
 from flowopt.methods import Method
 from flowopt.objective import Objective
+from flowopt.run.store import versions
 from flowopt.stability import linearise
 from flowopt.stability.energy_verdict import stable_by_energy
-from flowopt.stability.labels import check_problem, versions
+from flowopt.stability.labels import check_problem
 from flowopt.tree import ravel
 
 
