@@ -53,11 +53,18 @@ from flowopt.solvers import (
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
+    from flowopt.interop.from_optax import from_optax
+    from flowopt.interop.optax import as_optax
+    from flowopt.interop.optimistix import as_optimistix
     from flowopt.plotting import plot_basins, plot_energy
     from flowopt.stability import basins, reach, uniform
 
 _LAZY = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
+    # optax may be absent.
+    "as_optax": "flowopt.interop.optax",
+    "from_optax": "flowopt.interop.from_optax",
+    "as_optimistix": "flowopt.interop.optimistix",
     "basins": "flowopt.stability",
     "reach": "flowopt.stability",
     "uniform": "flowopt.stability",
