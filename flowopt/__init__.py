@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING
 
-from flowopt import benchmarks, controllers, flows, solvers
+from flowopt import benchmarks, controllers, flows, networks, solvers
 from flowopt.benchmarks import CriticalPoint, Problem, certify_critical_points
 from flowopt.controllers import Backtracking, GainRatio, IntegralController, LogBisection
 from flowopt.flows import AbstractFlow, FlowTerm, check_flow
