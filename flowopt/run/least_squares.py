@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from flowopt.methods import Method, levenberg_marquardt
 from flowopt.objective import SumOfSquares, check_params
 from flowopt.run.single import Solution, run
-from flowopt.run.step import Stop
+from flowopt.run.step import RunState, Stop
 
 
 def least_squares(
@@ -40,9 +40,9 @@ def least_squares(
 
     Raises TypeError or ValueError, naming the argument, for arguments that cannot run.
     """
-    params = check_params(params)
+    at = params.params if isinstance(params, RunState) else params
     method = levenberg_marquardt() if method is None else method
-    objective = SumOfSquares(check_residuals(residuals, params, args))
+    objective = SumOfSquares(check_residuals(residuals, check_params(at), args))
     names = ("residual", "jacobian")
     return run(
         objective, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names
