@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING
 
-from flowopt import benchmarks, controllers, flows, solvers
+from flowopt import benchmarks, controllers, flows, networks, solvers
 from flowopt.benchmarks import CriticalPoint, Problem, certify_critical_points
 from flowopt.controllers import Backtracking, GainRatio, IntegralController, LogBisection
 from flowopt.flows import AbstractFlow, FlowTerm, check_flow
@@ -55,40 +55,86 @@ from flowopt.stochastic import Stochastic, gaussian_noise, minibatch
 
 if TYPE_CHECKING:
     from flowopt import plotting, stability
-    from flowopt.plotting import plot_basins, plot_energy, plot_stability_region
+    from flowopt.interop.from_optax import (
+        from_optax,
+    )
+    from flowopt.interop.optax import (
+        as_optax,
+    )
+    from flowopt.interop.optimistix import (
+        as_optimistix,
+    )
+    from flowopt.plotting import (
+        plot_basins,
+        plot_energy,
+        plot_stability_region,
+    )
+    from flowopt.plotting_studies import (
+        plot_comparison,
+        plot_expansion,
+        plot_sensitivity,
+    )
     from flowopt.stability import (
         ODE,
         Map,
         basins,
+        compare,
+        comparison_table,
         critical_step,
+        expansion,
         geometry,
+        hyperparameters,
         initialised,
         mcnemar,
         normal,
         plane,
         reach,
+        sensitivity,
         spectrum,
+        sweep,
         uniform,
+        with_hyperparameter,
     )
 
-_LAZY = {
+_MODULES = {
     # Drawing and data sets load pandas and matplotlib: seconds that a training run need not wait for.
-    "Map": "flowopt.stability",
-    "ODE": "flowopt.stability",
-    "basins": "flowopt.stability",
-    "critical_step": "flowopt.stability",
-    "geometry": "flowopt.stability",
-    "initialised": "flowopt.stability",
-    "mcnemar": "flowopt.stability",
-    "normal": "flowopt.stability",
-    "plane": "flowopt.stability",
-    "reach": "flowopt.stability",
-    "spectrum": "flowopt.stability",
-    "uniform": "flowopt.stability",
-    "plot_basins": "flowopt.plotting",
-    "plot_energy": "flowopt.plotting",
-    "plot_stability_region": "flowopt.plotting",
+    "flowopt.stability": (
+        "Map",
+        "ODE",
+        "basins",
+        "compare",
+        "comparison_table",
+        "critical_step",
+        "expansion",
+        "geometry",
+        "hyperparameters",
+        "initialised",
+        "mcnemar",
+        "normal",
+        "plane",
+        "reach",
+        "sensitivity",
+        "spectrum",
+        "sweep",
+        "uniform",
+        "with_hyperparameter",
+    ),
+    "flowopt.plotting": (
+        "plot_basins",
+        "plot_energy",
+        "plot_stability_region",
+    ),
+    "flowopt.plotting_studies": (
+        "plot_comparison",
+        "plot_expansion",
+        "plot_sensitivity",
+    ),
+    # optax may be absent.
+    "flowopt.interop.optax": ("as_optax",),
+    "flowopt.interop.from_optax": ("from_optax",),
+    "flowopt.interop.optimistix": ("as_optimistix",),
 }
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str):

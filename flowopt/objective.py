@@ -315,12 +315,14 @@ def check_params(params: PyTree, name: str = "params") -> PyTree:
         except (TypeError, ValueError) as e:
             raise TypeError(
                 f"`{name}` must be a pytree of floating arrays; got a leaf {leaf!r} of type "
-                f"{type(leaf).__name__}"
+                f"{type(leaf).__name__}. Of a model that holds more than its params take these alone: "
+                f"params, rebuild = flowopt.networks.split(model)"
             ) from e
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(
                 f"`{name}` must be a pytree of floating arrays; got a leaf of dtype {array.dtype}. "
-                "Convert it, for example with `jnp.asarray(x, dtype=float)`"
+                "Convert it, for example with `jnp.asarray(x, dtype=float)`, or take the params of a model alone: "
+                "params, rebuild = flowopt.networks.split(model)"
             )
         out.append(array)
     return jtu.tree_unflatten(structure, out)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -12,7 +13,7 @@ from jaxtyping import PyTree
 from flowopt.methods import Method, levenberg_marquardt
 from flowopt.objective import SumOfSquares, check_params
 from flowopt.run.single import Solution, run
-from flowopt.run.step import Stop
+from flowopt.run.step import RunState, Stop
 
 
 def least_squares(
@@ -39,38 +40,32 @@ def least_squares(
 
     Raises TypeError or ValueError, naming the argument, for arguments that cannot run.
     """
-    params = check_params(params)
+    at = params.params if isinstance(params, RunState) else params
     method = levenberg_marquardt() if method is None else method
-    objective = SumOfSquares(check_residuals(residuals, params, args))
+    objective = SumOfSquares(check_residuals(residuals, check_params(at), args))
     names = ("residual", "jacobian")
     return run(
         objective, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names
     )
 
 
-class _SameShape:
+class _SameShape(eqx.Module):
     """Residuals that raise as soon as their shape is not what it was at first."""
 
-    def __init__(self, residuals: Callable, shape: Any):
-        self.residuals, self.shape = residuals, shape
+    residuals: Callable
+    structure: Any = eqx.field(static=True)
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
     def __call__(self, params: PyTree, args: Any) -> PyTree:
         r = self.residuals(params, args)
-        shape = jtu.tree_map(jnp.shape, r)
-        if shape != self.shape:
+        leaves, structure = jtu.tree_flatten(r)
+        if (structure, tuple(jnp.shape(x) for x in leaves)) != (self.structure, self.shapes):
+            first = jtu.tree_unflatten(self.structure, self.shapes)
             raise ValueError(
-                f"`residuals` must have the same shape at every call; got {self.shape} at first and {shape} later"
+                f"`residuals` must have the same shape at every call; got {first} at first and "
+                f"{jtu.tree_map(jnp.shape, r)} later"
             )
         return r
-
-    # Compiled code is found again for the same function.
-    def __eq__(self, other: Any) -> bool:
-        if not isinstance(other, _SameShape):
-            return NotImplemented
-        return self.residuals == other.residuals and self.shape == other.shape
-
-    def __hash__(self) -> int:
-        return hash(self.residuals)
 
 
 def check_residuals(residuals: Callable, params: PyTree, args: Any) -> Callable:
@@ -91,4 +86,4 @@ def check_residuals(residuals: Callable, params: PyTree, args: Any) -> Callable:
             "`residuals` returned one scalar, which looks like a loss: return the residuals themselves, not "
             "the sum of their squares, or give the loss to flowopt.minimise. (One residual is an array of shape (1,).)"
         )
-    return _SameShape(residuals, jtu.tree_map(lambda x: tuple(x.shape), out))
+    return _SameShape(residuals, jtu.tree_structure(out), tuple(x.shape for x in leaves))

@@ -59,7 +59,9 @@ def minimise(
 ) -> Solution:
     """Runs `method` on fn(params, args) from `params` until |grad R|_2 < `tol`.
 
-    - `params`: any pytree of floating arrays; their dtypes are kept.
+    - `params`: any pytree of floating arrays; their dtypes are kept. Or the `state` of an earlier solution by the same
+      method: the run goes on from there as if it had never ended, to the same bits; `max_steps` and the counts of
+      steps are those of the whole, counts of evaluations and the history those of this call.
     - `method`: None for `default_method()`, which has nothing to tune.
     - `tol`: on the 2-norm of the gradient [loss/params].
     - `max_steps`: bound on the steps attempted, kept or not; None for none (not differentiable then).
@@ -94,11 +96,16 @@ def run(
     names: tuple[str, str],
 ) -> Solution:
     """What `minimise` and `least_squares` share; `names` of a forward pass and of a matrix are for the stats."""
-    params = check_params(params)
+    begun = params if isinstance(params, RunState) else None
+    params = check_params(params if begun is None else begun.params)
     stepper = make_stepper(fn, params, method, args, tol, max_steps, stop)
+    if begun is not None:
+        _check_state(begun, jax.eval_shape(stepper.start, params))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     recorder = make_recorder(history, capacity, method.flow)
-    state, counts, recorded, speed = _solve(stepper, params, adjoint, recorder)
+    state, counts, recorded, speed = _solve(
+        stepper, params if begun is None else begun, adjoint, recorder
+    )
     values, grads, matrices, products = (None,) * 4 if counts is None else counts
     stats = {
         "accepted": state.accepted,
@@ -196,7 +203,10 @@ def _solve(
     stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint, recorder: Recorder | None
 ):
     begun = Evaluations()
-    start = stepper.start(params, begun)
+    if isinstance(params, RunState):
+        start = stepper.resume(params)
+    else:
+        start = stepper.start(params, begun)
     counts = None
     if _countable(stepper, start):
         counts = tuple(jnp.asarray(n, jnp.int32) for n in _numbers(begun))
@@ -225,6 +235,16 @@ def _solve(
     at = stepper.known_at(state, Evaluations())
     speed = jnp.sqrt(sum_squares(field(stepper.method.flow, state.y, at)))
     return state, final.counts, final.history, speed
+
+
+def _check_state(state: RunState, expected: RunState) -> None:
+    """Raises ValueError unless `state` is one of this method on such params."""
+    kinds = lambda tree: jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+    if kinds(state) != kinds(expected):
+        raise ValueError(
+            "`params`: this state is of another method, or of params of other shapes or dtypes; give it to the "
+            f"method that made it. It holds {state}; expected {expected}"
+        )
 
 
 def _numbers(evaluations: Evaluations) -> tuple[Any, ...]:

@@ -112,6 +112,10 @@ class Stepper(eqx.Module):
         )
         return self._settle(state, sum_squares(params), stalled=jnp.array(False))
 
+    def resume(self, state: RunState) -> RunState:
+        """The state of an earlier run, to go on from: running, unless it is at an end by what is asked now."""
+        return self._settle(state, sum_squares(state.params), stalled=jnp.array(False))
+
     def advance(self, state: RunState, evaluations: tuple[Evaluations, Evaluations]) -> RunState:
         """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
         method, solver = self.method, self._solver

@@ -37,8 +37,9 @@ class ExplicitStages(AbstractFlowSolver):
 
     def trial(self, flow, y, at, h, state):
         if isinstance(self.solver, diffrax.Euler):
-            end = add_scaled(y, h, field(flow, y, at))
-            return Trial(end, None, at.elsewhere(end.params), True, state)
+            rate = field(flow, y, at)
+            end = add_scaled(y, h, rate)
+            return Trial(end, None, at.elsewhere(end.params), True, state, (h, rate.params))
         tableau: Any = self.solver.tableau
         stages = [field(flow, y, at)]
         end, at_end = y, at

@@ -128,7 +128,8 @@ class RosenbrockEuler(AbstractFlowSolver):
                 size = lambda v: jnp.linalg.norm(metric * v)
                 failed = ~(2 * size(a) <= self.geodesic * size(d))
                 d = jnp.where(failed, d, d + a)
-        end = y._replace(params=add_scaled(y.params, jnp.ones_like(h), at.unravel(d)))
+        move = jnp.ones_like(h), at.unravel(d)
+        end = y._replace(params=add_scaled(y.params, *move))
         there = at.elsewhere(end.params)
         promised = (kinetic + 0.5 * bent).astype(at.value.dtype)
         excess = energy_error(at.value, there.value, -promised, 0.0, self.slack_ulps)
@@ -138,7 +139,7 @@ class RosenbrockEuler(AbstractFlowSolver):
             error: Any = Gain(excess, slope, promised, at.value, there.value)
         else:
             error = jtu.tree_map(lambda x: excess.astype(x.dtype), end)
-        return Trial(end, error, there, True, state)
+        return Trial(end, error, there, True, state, move)
 
     def _metric(
         self, jacobian: lx.AbstractLinearOperator, like: Array, largest: Array | None

@@ -21,6 +21,7 @@ class StaggeredEuler(AbstractFlowSolver):
 
     def trial(self, flow, y, at, h, state):
         memory = flow.advance_memory(y.params, y.memory, at, h)
-        params = add_scaled(y.params, h, flow.params_field(y.params, memory, at))
+        velocity = flow.params_field(y.params, memory, at)
+        params = add_scaled(y.params, h, velocity)
         candidate = y._replace(params=params, memory=memory)
-        return Trial(candidate, None, at.elsewhere(params), True, state)
+        return Trial(candidate, None, at.elsewhere(params), True, state, (h, velocity))

@@ -23,6 +23,8 @@ class Trial(NamedTuple):
     """Whether the solver itself would keep the candidate; no gradient is taken there unless so."""
     state: PyTree
     """What the solver remembers, if the candidate is kept."""
+    move: tuple[Float[Array, ""], PyTree] | None = None
+    """(a, f), where the candidate's params are those before plus a f, in one sum; None where they come otherwise."""
 
 
 class _Known(NamedTuple):

@@ -1,0 +1,1 @@
+"""Methods in the tools of the neighbours."""
