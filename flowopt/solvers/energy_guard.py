@@ -138,8 +138,8 @@ def energy_error(
     `before` is the `energy` at y0 unless another reference, not below it, is given.
 
     At rest, where nothing is promised, e is 0 if the energy did not rise beyond the slack, else
-    infinite. Where the flow itself would raise V (promised > 0), e is 0 only if the energy fell: a slack would
-    let it creep upwards there, one rounding error a step.
+    infinite; so it is where V' or V1 is not a number. Where the flow itself would raise V (promised > 0),
+    e is 0 only if the energy fell: a slack would let it creep upwards there, one rounding error a step.
     """
     climbs = promised > 0
     promised = jnp.minimum(promised, 0)
@@ -151,4 +151,4 @@ def energy_error(
     refused = jnp.where(climbs, after >= before, excess > 0)
     unpromised = jnp.where(refused, jnp.inf, 0.0).astype(energy.dtype)
     e = jnp.where(allowed > 0, excess / jnp.where(allowed > 0, allowed, 1), unpromised)
-    return jnp.where(jnp.isfinite(after), e, jnp.inf)
+    return jnp.where(jnp.isfinite(after) & ~jnp.isnan(promised), e, jnp.inf)

@@ -45,6 +45,7 @@ def test_energy_error_is_the_armijo_test():
         (np.nan, -1.0, np.inf),
         (np.inf, -1.0, np.inf),
         (-np.inf, -1.0, np.inf),
+        (0.5, np.nan, np.inf),
         (1.5, 1.0, np.inf),
         (0.5, 1.0, 0.0),
     ],
