@@ -44,12 +44,15 @@ def lyapunov(
     """Energy-stable descent: `solver` on `flow`, guarded by the flow's own energy; no learning rate to choose.
 
     Defaults: the gradient flow, staggered Euler, and the integral law on the energy error, aimed at half of
-    what the guard would bear: closer to the edge, more steps are refused than longer steps save.
-    `step` is only the first to be tried. Raises ValueError for a flow without energy.
+    what the guard would bear: closer to the edge, more steps are refused than longer steps save. A step is at
+    most twice the one before: a heavy ball at rest has promised nothing yet, so that its step grows freely,
+    and growing tenfold it passed the barrier around a minimum that it had started next to. `step` is only
+    the first to be tried. Raises ValueError for a flow without energy.
     """
     flow = flows.Gradient() if flow is None else flow
     solver = solvers.StaggeredEuler() if solver is None else solver
-    controller = controllers.IntegralController(safety=0.5) if controller is None else controller
+    if controller is None:
+        controller = controllers.IntegralController(safety=0.5, factormax=2.0)
     return Method(flow, solvers.EnergyGuard(solver, lam=lam), controller, step=step)
 
 

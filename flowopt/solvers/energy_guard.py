@@ -61,7 +61,7 @@ class EnergyGuard(AbstractFlowSolver):
     slack_ulps: float = 4.0
     """Rounding allowed in V1 - V0, in units of the last place of |V|: each V is rounded by about two. It takes a
     run whose V does not tend to 0 to |grad R| = sqrt(ulp L) or so, L the curvature; without it runs stall before.
-    (On a quadratic with R = 1 at its minimum, none of 256 runs came to 1e-8 without, half with 1 ulp, all with 4.)"""
+    (On a quadratic with R = 1 at its minimum, none of 256 runs came to 1e-8 without, all with 4 ulp.)"""
 
     def __check_init__(self):
         if not isinstance(self.solver, diffrax.AbstractSolver):
