@@ -1,10 +1,11 @@
-"""`python -m studies [NAME ...] [--list] [--quick] [--out DIR]`."""
+"""`python -m studies [NAME ... | all] [--list] [--quick] [--out DIR]`."""
 
 import argparse
 import sys
 import time
 
 import studies
+from studies.report import save_together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,14 +33,17 @@ def main(argv: list[str] | None = None) -> int:
             studies.find(name)
     except (ValueError, ModuleNotFoundError) as e:
         parser.error(str(e))
+    reports = {}
     for name in names:
         begin = time.perf_counter()
         print(f"== {name}", flush=True)
-        report = studies.run(name, options.out, options.quick, progress=True)
+        reports[name] = studies.run(name, options.out, options.quick, progress=True)
         print(
-            f"{report}\n== {name}: {time.perf_counter() - begin:.0f} s, in {options.out}/{name}/",
+            f"{reports[name]}\n== {name}: {time.perf_counter() - begin:.0f} s, in {options.out}/{name}/",
             flush=True,
         )
+    if len(reports) > 1:
+        print(f"== all of them, with their figures: {save_together(reports, options.out)}")
     return 0
 
 

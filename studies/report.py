@@ -47,3 +47,15 @@ def save_report(text: str, out: pathlib.Path) -> str:
 def unfinished(out: pathlib.Path, label: str) -> pathlib.Path:
     """Where the runs called `label` are kept while the study is under way: killed and started again, it goes on."""
     return out / "unfinished" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)}.zarr"
+
+
+def save_together(reports: dict[str, str], out: str | pathlib.Path) -> pathlib.Path:
+    """Writes several studies' reports, and every figure in their folders, as one page; returns its path."""
+    out = pathlib.Path(out)
+    parts = []
+    for name, text in reports.items():
+        figures = sorted((out / name).rglob("*.png"))
+        parts += [text, *(f"![{f.stem}]({f.relative_to(out).as_posix()})" for f in figures)]
+    path = out / "report.md"
+    path.write_text("\n\n".join(parts) + "\n")
+    return path

@@ -39,6 +39,13 @@ def test_the_command_line_lists_and_goes_on_where_it_was_killed(tmp_path, monkey
     assert (folder / "poly2-GD.zarr").is_dir()
 
 
+def test_reports_and_figures_are_put_together(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "map.png").touch()
+    page = report.save_together({"one": "# one", "two": "# two"}, tmp_path).read_text()
+    assert page == "# one\n\n![map](one/map.png)\n\n# two\n"
+
+
 def _interrupt(*_):
     raise KeyboardInterrupt
 
