@@ -182,6 +182,10 @@ class Stepper(eqx.Module):
             return True, state.step, state.controller, False
         if error is not None:
             error = jtu.tree_map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
+        # A candidate that is no number would make the controller's scale, and with it the next step, one too.
+        candidate = jtu.tree_map(
+            lambda new, old: jnp.where(jnp.isfinite(new), new, old), candidate, state.y
+        )
         zero = jnp.zeros_like(state.step)
         order: Any = self._solver.error_order(FlowTerm(self.method.flow, self.fn))
         judged: tuple[Any, ...] = self._controller.adapt_step_size(

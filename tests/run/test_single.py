@@ -224,3 +224,16 @@ def test_bad_input_is_named(change, error, says):
     fn, params, method = (arguments.pop(k) for k in ("fn", "params", "method"))
     with pytest.raises(error, match=says):
         fo.minimise(fn, params, method, **arguments)
+
+
+@pytest.mark.parametrize(
+    "solver", [diffrax.Tsit5(), diffrax.Heun(), fo.EulerRichardson()], ids=repr
+)
+def test_a_step_that_overflows_is_made_shorter(solver):
+    """The first stage from here overflows at h = 1e120; the controller's scale must not become NaN with it."""
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-6)
+    method = fo.Method(fo.flows.Gradient(), solver, controller, step=1e120)
+    loss = fo.benchmarks.poly3().loss
+    ends = fo.minimise(loss, (jnp.array(-4.79), jnp.array(-3.54)), method, max_steps=1000)
+    # This controller hovers at the limit of stability by a minimum, and does not converge; it gets there, though.
+    assert ends.stats["accepted"] > 500 and ends.grad_norm < 1 and ends.stats["step"] < 0.1
