@@ -66,13 +66,11 @@ if TYPE_CHECKING:
     )
     from flowopt.plotting import (
         plot_basins,
-        plot_energy,
-        plot_stability_region,
-    )
-    from flowopt.plotting_studies import (
         plot_comparison,
+        plot_energy,
         plot_expansion,
         plot_sensitivity,
+        plot_stability_region,
     )
     from flowopt.stability import (
         ODE,
@@ -121,13 +119,11 @@ _MODULES = {
     ),
     "flowopt.plotting": (
         "plot_basins",
-        "plot_energy",
-        "plot_stability_region",
-    ),
-    "flowopt.plotting_studies": (
         "plot_comparison",
+        "plot_energy",
         "plot_expansion",
         "plot_sensitivity",
+        "plot_stability_region",
     ),
     # optax may be absent.
     "flowopt.interop.optax": ("as_optax",),

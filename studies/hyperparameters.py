@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 import flowopt as fo
-from flowopt.plotting_studies import line_style
+from flowopt.plotting import line_style
 from flowopt.stability.intervals import clopper_pearson
 from studies import report
 from studies.reach import stop_at_trial_point

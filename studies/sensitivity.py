@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 import flowopt as fo
-from flowopt.plotting_studies import plot_expansion, plot_sensitivity
+from flowopt.plotting import plot_expansion, plot_sensitivity
 from studies import report
 
 NEXT_TO = 1e-6

@@ -17,7 +17,7 @@ from flowopt.stability.starts import check_region
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers, without black; minima come first.
 _POINT_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D55E00")
-_NO_POINT_COLOURS = {
+NO_POINT_COLOURS = {
     DIVERGED: "#5C3317",  # brown
     MAX_STEPS: "#BFBFBF",
     STALLED: "#6E6E6E",
@@ -55,7 +55,7 @@ def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) 
         _, ax = plt.subplots(figsize=(5.2, 6.2), layout="constrained")
     natures = list(ds.attrs["natures"])
     colours = point_colours(natures)
-    colour = {**dict(enumerate(colours)), **{k: to_rgb(c) for k, c in _NO_POINT_COLOURS.items()}}
+    colour = {**dict(enumerate(colours)), **{k: to_rgb(c) for k, c in NO_POINT_COLOURS.items()}}
     labels = ds.label.values
     image = np.zeros((*labels.shape, 3))
     for k in np.unique(labels):

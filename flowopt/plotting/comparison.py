@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowopt.plotting import _NO_POINT_COLOURS, MARKERS, point_colours
+from flowopt.plotting.runs import MARKERS, NO_POINT_COLOURS, point_colours
 
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6BB1")
 _STYLES = ("-", "--", "-.", ":")
@@ -109,7 +109,7 @@ def plot_shares(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     for e in here:
         share = ds.probability.sel(end=e).values
         if np.any(share > 0):
-            colour = colours[e] if e >= 0 else _NO_POINT_COLOURS[e]
+            colour = colours[e] if e >= 0 else NO_POINT_COLOURS[e]
             ax.barh(rows, share, left=left, color=colour, label=names[ends.index(e)], height=0.7)
             left = left + share
     ax.set(yticks=rows, yticklabels=ds.optimizer.values, xlim=(0, 1), xlabel="share of the starts")
