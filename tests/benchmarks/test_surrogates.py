@@ -75,10 +75,11 @@ def test_riemann_solver_is_galilean_mirrored_and_knows_the_vacuum():
     left, right = random_states(1000, 1, 5.0)
     p, u = euler.star(left, right)
     shifted = euler.star(left._replace(velocity=left[1] + 7), right._replace(velocity=right[1] + 7))
-    np.testing.assert_allclose(shifted[0], p, rtol=1e-7)
+    z = lambda p: p ** (1 / 7)  # close to a vacuum p is not well determined, z is
+    np.testing.assert_allclose(z(shifted[0]), z(p), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(shifted[1], u + 7, rtol=1e-7, atol=1e-9)
     mirror = euler.star(right._replace(velocity=-right[1]), left._replace(velocity=-left[1]))
-    np.testing.assert_allclose(mirror[0], p, rtol=1e-9)
+    np.testing.assert_allclose(z(mirror[0]), z(p), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(-mirror[1], u, rtol=1e-9, atol=1e-9)
     edge = 2 * 2 * np.sqrt(1.4) / 0.4  # where 1 and 1 part so fast
     p, u = euler.star((1.0, 0.0, 1.0), (1.0, edge * np.array([0.99, 1.0, 1.01]), 1.0))
@@ -129,12 +130,10 @@ def test_equation_of_state_obeys_the_thermodynamic_identity(hydrogen):
     dp = (at(rho, T * (1 + h)).pressure - at(rho, T * (1 - h)).pressure) / (2 * h * T)
     gas = at(rho, T)
     identity = (gas.pressure - T * dp) / rho**2
-    np.testing.assert_allclose(
-        slope, identity, atol=1e-5 * np.max(gas.pressure / rho**2 * 1e-6), rtol=1e-3
-    )
-    ionising = np.abs(identity) > 1e-3 * gas.energy / rho
-    assert ionising.mean() > 0.3
-    np.testing.assert_allclose(slope[ionising], identity[ionising], rtol=2e-6)
+    rounding = 1e-10 * gas.energy / rho
+    assert np.all(np.abs(slope - identity) < 1e-5 * np.abs(identity) + rounding)
+    # What is left of it where nothing ionises is next to nothing: it is not that which is compared.
+    assert np.mean(np.abs(identity) > 1e3 * rounding) > 0.5
 
 
 TEMPERATURES = np.array([1.0, 2.0, 5.0, 10.0, 20.0])
@@ -169,21 +168,22 @@ def test_thin_plasma_is_in_coronal_equilibrium():
     fed = n_e * levels[:, 0] * r["excite"][:, 0, -1] + n_e**2 * r["capture"][:, -1]
     np.testing.assert_allclose(levels[:, -1], fed / r["decay"][-1].sum(), rtol=1e-4)
     thinner = plasma.populations(TEMPERATURES, n_e / 10)
-    np.testing.assert_allclose(thinner * 100, levels, rtol=1e-3)  # a share of n_e^2, ratios fixed
+    np.testing.assert_allclose(thinner[:, 0] * 10, levels[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(thinner[:, 1:] * 100, levels[:, 1:], rtol=1e-3)
 
 
 def test_rates_are_those_of_the_sources():
     f, decay = plasma.oscillator_strengths(), plasma.rates(np.ones(1))["decay"]
     # Exact Lyman alpha: f = 0.4162, A = 4.699e8/s; of Kramers', the Gaunt factor 0.717 is left out.
     np.testing.assert_allclose(f[0, 1] * 0.7166, 0.4162, rtol=1e-3)
-    np.testing.assert_allclose(decay[1, 0] * 0.7166 * 3 / 4 * 4 / 3, 4.699e8, rtol=2e-3)
+    np.testing.assert_allclose(decay[1, 0] * 0.7166, 4.699e8, rtol=2e-3)
     np.testing.assert_allclose(plasma.KRAMERS, 7.907e-22, rtol=1e-3)
     # Lines run into the continuum: f per energy at the series limit is the cross-section at the edge.
     m, n = 2, 4000.0
     f_n = 32 / (3 * np.sqrt(3) * np.pi) / (m**5 * n**3 * (m**-2 - n**-2) ** 3)
     per_ev = f_n * n**3 / (2 * plasma.RY)
     area = plasma.EV * si.h / (4 * si.epsilon_0 * si.m_e * si.c) * per_ev
-    np.testing.assert_allclose(area * 2, plasma.KRAMERS * m * 2, rtol=1e-5)
+    np.testing.assert_allclose(area, plasma.KRAMERS * m, rtol=1e-3)  # recoil: m_e/m_p
     # Recombination to the ground state of hydrogen at 1e4 K: 1.58e-13 cm^3/s [Osterbrock 1989], Gaunt 0.8 to 1.
     T = 1e4 * si.k / plasma.EV
     assert 0.8 < 1.58e-19 / plasma.rates(np.array([T]))["capture"][0, 0] < 1.0

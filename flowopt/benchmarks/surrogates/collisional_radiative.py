@@ -1,5 +1,7 @@
 """A collisional-radiative model of a hydrogen plasma, and the opacity of its populations: non-LTE, optically thin."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float
 from scipy import constants as si
@@ -8,8 +10,8 @@ from scipy.special import erf, exp1
 from .part import Part
 
 EV = si.elementary_charge
-RY = si.Rydberg * si.h * si.c / EV
-"""Ionisation energy of the ground state [eV]."""
+RY = si.Rydberg * si.h * si.c / EV / (1 + si.m_e / si.m_p)
+"""Ionisation energy of the ground state, the proton's recoil counted [eV]."""
 M_H = si.m_p + si.m_e
 LEVELS = np.arange(1, 11)
 """Principal quantum numbers; the level n has 2 n^2 states, and is bound by RY/n^2."""
@@ -21,7 +23,7 @@ KRAMERS = 64 * np.pi * si.alpha * (si.value("Bohr radius")) ** 2 / (3 * np.sqrt(
 
 
 def oscillator_strengths() -> Float[np.ndarray, "levels levels"]:
-    """f[i, j], absorption from level i to j: 32/(3 sqrt 3 pi) m^-5 n^-3 (m^-2 - n^-2)^-3; 0 for j <= i.  [Kramers 1923]"""
+    """f[i, j] of absorption, level i to j: 32/(3 sqrt 3 pi) m^-5 n^-3 (m^-2 - n^-2)^-3; 0 for j <= i. [Kramers 1923]"""
     m, n = LEVELS[:, None].astype(float), LEVELS[None, :].astype(float)
     up = n > m
     gap = np.where(up, m**-2 - n**-2, 1.0)
@@ -148,10 +150,7 @@ def _draw(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarra
 opacity = Part(
     "non-LTE opacity",
     ("log10 temperature [eV]", "log10 electron density [m^-3]"),
-    tuple(
-        f"ln opacity {a:.3g} to {b:.3g} eV [m^2/kg]"
-        for a, b in zip(GROUPS[:-1], GROUPS[1:], strict=True)
-    ),
+    tuple(f"ln opacity {a:.3g} to {b:.3g} eV [m^2/kg]" for a, b in itertools.pairwise(GROUPS)),
     _draw,
 )
 """Temperature (1 to 20 eV) and electron density (1e18 to 1e23 m^-3) of hydrogen -> opacity in 64 groups."""

@@ -36,7 +36,10 @@ class Part:
     """(predicted, target) -> one number, 0 for a perfect network. Of logarithms, the rms relative error if small."""
 
     def sample(self, n: int, seed: int) -> Data:
-        """`n` data, the same for the same `seed`; in JAX's default precision. Raises ValueError unless n is an int >= 1."""
+        """`n` data, the same for the same `seed`; in JAX's default precision.
+
+        Raises ValueError unless n is an int >= 1.
+        """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"`n` must be an int >= 1, how many data to draw; got {n!r}")
         return Data(*self.draw(np.random.default_rng(seed), n))
