@@ -257,7 +257,9 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
 
         for setting in chosen:
             ds = measure(setting, advance)
-            report.save_data(ds, out / f"{setting.part.name.replace(' ', '-')}.zarr")
+            # Zarr has no settled type for strings: the names go into the attributes.
+            data = ds.drop_vars("method").assign_attrs(methods=list(METHODS))
+            report.save_data(data, out / f"{setting.part.name.replace(' ', '-')}.zarr")
             found.append(ds)
     draw(found, out)
     parts = [text for s, ds in zip(chosen, found, strict=True) for text in section(s, ds)]
