@@ -24,6 +24,7 @@ MODULES = {
     "ensemble": "studies.benchmarks.ensemble",
     "sensitivity": "studies.sensitivity",
     "hyperparameters": "studies.hyperparameters",
+    "surrogates": "studies.surrogates",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

@@ -3,6 +3,7 @@
 SymPy and python-flint are imported when a network is made, not when this package is.
 """
 
+from . import surrogates as surrogates
 from .certificate import Certificate as Certificate
 from .certify import certify_critical_points as certify_critical_points
 from .continuum import Continuum as Continuum
