@@ -162,7 +162,8 @@ def tuned_adam(residuals, starts: list, data, setting: Setting) -> list[Fit]:
         np.exp(generator.uniform(np.log(RATES[0]), np.log(RATES[1]), setting.searched))
     )
     many = jax.tree.map(lambda x: jnp.stack([x] * setting.searched), starts[0])
-    tried = _adam(residuals, many, data, rates, setting.adam)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts steps as integers
+        tried = _adam(residuals, many, data, rates, setting.adam)
     check = setting.part.sample(200, seed=2)
     errors = [
         error_of(setting.part, residuals, jax.tree.map(lambda x, i=i: x[i], tried), check)
@@ -170,7 +171,8 @@ def tuned_adam(residuals, starts: list, data, setting: Setting) -> list[Fit]:
     ]
     best = rates[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    ends = _adam(residuals, stacked, data, jnp.full(len(starts), best), setting.adam)
+    with jax.numpy_dtype_promotion("standard"):
+        ends = _adam(residuals, stacked, data, jnp.full(len(starts), best), setting.adam)
     spent = (setting.searched + 1) * setting.adam
     return [Fit(jax.tree.map(lambda x, i=i: x[i], ends), spent, spent) for i in range(len(starts))]
 
