@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import flowopt as fo
 from flowopt.benchmarks import surrogates
-from flowopt.plotting_studies import line_style
+from flowopt.plotting import line_style
 from studies import report
 
 LM, DEFAULT, ADAM = "flowopt least_squares", "flowopt minimise", "Adam, tuned"
