@@ -21,6 +21,7 @@ import optimistix as optx
 import scipy.optimize
 import xarray as xr
 from jax.flatten_util import ravel_pytree
+from matplotlib.ticker import NullFormatter
 from tqdm import tqdm
 
 import flowopt as fo
@@ -220,11 +221,13 @@ def measure(setting: Setting, advance: Callable[[str], None]) -> xr.Dataset:
             if name == ADAM:
                 begin = time.process_time()
                 fits = tuned_adam(residuals, starts, train, setting)
+                jax.block_until_ready([fit.params for fit in fits])
                 took = [time.process_time() - begin] * setting.starts
             else:
                 for start in starts:
                     begin = time.process_time()
                     fits.append(UNTUNED[name](residuals, start, train, setting))
+                    jax.block_until_ready(fits[-1].params)
                     took.append(time.process_time() - begin)
             for s, fit in enumerate(fits):
                 error[w, m, s] = error_of(part, residuals, fit.params, unseen)
@@ -369,6 +372,7 @@ def draw(found: list[xr.Dataset], out: pathlib.Path) -> None:
         above.set_xticks(ds.width.values, [str(w) for w in ds.width.values])
         above.set(title=ds.attrs["part"], xlabel="width [neurons]", yscale="log")
         below.set(xlabel="cost, tuning charged [gradients]", xscale="log", yscale="log")
+        below.xaxis.set_minor_formatter(NullFormatter())
     for row in axes:
         row[0].set_ylabel("rms error on unseen data [outputs]")
     handles, labels = axes[1, 0].get_legend_handles_labels()
