@@ -21,6 +21,7 @@ import optimistix as optx
 import scipy.optimize
 import xarray as xr
 from jax.flatten_util import ravel_pytree
+from matplotlib.ticker import NullFormatter
 from tqdm import tqdm
 
 import flowopt as fo
@@ -162,7 +163,8 @@ def tuned_adam(residuals, starts: list, data, setting: Setting) -> list[Fit]:
         np.exp(generator.uniform(np.log(RATES[0]), np.log(RATES[1]), setting.searched))
     )
     many = jax.tree.map(lambda x: jnp.stack([x] * setting.searched), starts[0])
-    tried = _adam(residuals, many, data, rates, setting.adam)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts steps as integers
+        tried = _adam(residuals, many, data, rates, setting.adam)
     check = setting.part.sample(200, seed=2)
     errors = [
         error_of(setting.part, residuals, jax.tree.map(lambda x, i=i: x[i], tried), check)
@@ -170,7 +172,8 @@ def tuned_adam(residuals, starts: list, data, setting: Setting) -> list[Fit]:
     ]
     best = rates[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    ends = _adam(residuals, stacked, data, jnp.full(len(starts), best), setting.adam)
+    with jax.numpy_dtype_promotion("standard"):
+        ends = _adam(residuals, stacked, data, jnp.full(len(starts), best), setting.adam)
     spent = (setting.searched + 1) * setting.adam
     return [Fit(jax.tree.map(lambda x, i=i: x[i], ends), spent, spent) for i in range(len(starts))]
 
@@ -218,11 +221,13 @@ def measure(setting: Setting, advance: Callable[[str], None]) -> xr.Dataset:
             if name == ADAM:
                 begin = time.process_time()
                 fits = tuned_adam(residuals, starts, train, setting)
+                jax.block_until_ready([fit.params for fit in fits])
                 took = [time.process_time() - begin] * setting.starts
             else:
                 for start in starts:
                     begin = time.process_time()
                     fits.append(UNTUNED[name](residuals, start, train, setting))
+                    jax.block_until_ready(fits[-1].params)
                     took.append(time.process_time() - begin)
             for s, fit in enumerate(fits):
                 error[w, m, s] = error_of(part, residuals, fit.params, unseen)
@@ -367,6 +372,7 @@ def draw(found: list[xr.Dataset], out: pathlib.Path) -> None:
         above.set_xticks(ds.width.values, [str(w) for w in ds.width.values])
         above.set(title=ds.attrs["part"], xlabel="width [neurons]", yscale="log")
         below.set(xlabel="cost, tuning charged [gradients]", xscale="log", yscale="log")
+        below.xaxis.set_minor_formatter(NullFormatter())
     for row in axes:
         row[0].set_ylabel("rms error on unseen data [outputs]")
     handles, labels = axes[1, 0].get_legend_handles_labels()
