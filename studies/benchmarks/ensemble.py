@@ -1,6 +1,7 @@
 """Ensembles: what a step costs, beside Diffrax, optax and C on the same starts.
 
-`python -m studies.benchmarks.ensemble [--quick] [--runs N] [--only NAME ...]`.
+`python -m studies.benchmarks.ensemble [--quick] [--runs N] [--rounds N] [--only NAME ...]`, where NAME is a method,
+`network`, `growth` or `cores`.
 """
 
 import argparse
@@ -39,9 +40,10 @@ def run(
     progress: bool = False,
     runs: int = 65_536,
     only: tuple[str, ...] = (),
+    rounds: int = 5,
 ) -> str:
     """Measures, and returns the report: ns per attempted step, and how many times that each peer takes."""
-    runs, rounds = (256, 1) if quick else (runs, 5)
+    runs, rounds = (256, 1) if quick else (runs, rounds)
     max_steps = 100 if quick else MAX_STEPS
     rows, held = [], []
     for degree, problem in ((3, fo.benchmarks.poly3()), (5, fo.benchmarks.poly5())):
@@ -63,8 +65,8 @@ def run(
                 print(rows[-1], flush=True)
     text = [
         "# ensemble",
-        f"{runs} runs, the same starts for all; wall time per attempted step, the median of {rounds} rounds, in each of "
-        "which all take their turn; for each peer the time of its step over that of flowopt. A dash: no such peer, or "
+        f"{runs} runs, the same starts for all; wall time per attempted step, the median of {rounds} rounds, in "
+        "each of which all take their turn; for each peer the time of its step over that of flowopt. A dash: no such peer, or "
         f"no compiler. A star: one round only, as it takes more than {LONG:.0f} s.",
         table(["method", "ns a step", "compile", *(f"{peer}: times" for peer in PEERS)], rows),
         "Memory held beyond that of before [MiB]:",
@@ -106,7 +108,7 @@ def _contestants(name: str, degree: int, loss: Any, max_steps: int) -> dict[str,
     if in_c is not None:
         calls[PEERS[3]] = by_c(in_c[0], degree, in_c[1], max_steps)
     if name == "GD":
-        calls[PEERS[4]] = by_c("gd_lanes", degree, in_c[1], max_steps)
+        calls[PEERS[4]] = by_c("gd_lanes", degree, 1e-3, max_steps)
     return {k: call for k, call in calls.items() if call is not None}
 
 
@@ -156,10 +158,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--runs", type=int, default=65_536)
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="methods by name")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with jax.enable_x64(True), tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
-        print(run(out, options.quick, True, options.runs, tuple(options.only)))
+        only = tuple(options.only)
+        print(run(out, options.quick, True, options.runs, only, options.rounds))
 
 
 if __name__ == "__main__":
