@@ -66,8 +66,8 @@ def run(
     text = [
         "# ensemble",
         f"{runs} runs, the same starts for all; wall time per attempted step, the median of {rounds} rounds, in "
-        "each of which all take their turn; for each peer the time of its step over that of flowopt. A dash: no such peer, or "
-        f"no compiler. A star: one round only, as it takes more than {LONG:.0f} s.",
+        "each of which all take their turn; for each peer the time of its step over that of flowopt. A dash: no such "
+        f"peer, or no compiler. A star: one round only, as it takes more than {LONG:.0f} s.",
         table(["method", "ns a step", "compile", *(f"{peer}: times" for peer in PEERS)], rows),
         "Memory held beyond that of before [MiB]:",
         table(["method", "flowopt", *PEERS], held),
