@@ -73,6 +73,18 @@ def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
         np.testing.assert_array_equal(a, np.asarray(b)[2:])
 
 
+def test_matrix_products_round_alike_at_any_width():
+    """XLA rounds a batch of products by its size: without a fixed one, guarded runs differ in their last digits."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(100, 5))), jnp.asarray(rng.normal(size=100))
+    loss = lambda p, args: jnp.mean((jnp.tanh(x @ p["W"].T) @ p["v"] - y) ** 2)
+    first = {"W": rng.normal(size=(1000, 7, 5)), "v": rng.normal(size=(1000, 7))}
+    call = lambda **how: fo.ensemble(loss, first, fo.lyapunov(), max_steps=12, **how)
+    narrow = call(width=64)
+    same(narrow, call(width=1000))
+    same(narrow, call(threads=1))
+
+
 def test_pytrees_args_and_dtypes():
     fn = lambda p, args: jnp.sum((p["x"] - args) ** 2) + p["y"] ** 2
     first = {"x": np.ones((10, 3), np.float32), "y": np.arange(10, dtype=np.float32)}
