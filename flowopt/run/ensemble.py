@@ -71,8 +71,8 @@ def ensemble(
       or a distribution, a function of (key, n) such as `flowopt.uniform((-3, 3))`, which then needs
       `n` and `key` (a JAX key, or a seed) and is drawn in blocks of 4,096 with keys of their own.
     - `tol`, `max_steps`, `stop`: as in `minimise`, for each run on its own.
-    - `width`: runs stepped together by one thread; chosen so that they fit in cache, if None. At most 512 for methods
-      that read a Jacobian or a Hessian: XLA rounds larger batches of small matrices differently.
+    - `width`: runs stepped together by one thread; rounded up to a multiple of 64; chosen so that they fit in cache, if
+      None. Always 128 where a step multiplies or solves with matrices, which XLA rounds by the size of their batch.
     - `threads`: one per core, if None.
     - `store`: a path where the results go, in Zarr, chunk by chunk; the arrays of what is returned stay
       there until they are used (`xarray.DataArray`), and of the starts that are drawn there are never
@@ -88,7 +88,10 @@ def ensemble(
     Runs until the last one has ended, on all cores. A lane whose run has ended takes the next start
     from the queue, so memory is that of the lanes and of the results, and a slow run delays nobody.
     What becomes of a run depends on its start and the method alone: not on its neighbours, whose
-    NaN or overflow stays their own, nor on `width`.
+    NaN or overflow stays their own, nor on `width`, `threads`, `chunk` or which process ran it: to the bit, on one
+    kind of processor, with the same versions and settings of JAX. Elsewhere (another instruction set, GPU or version)
+    the compiler joins and orders operations otherwise: results agree to rounding, which a run that is close to the
+    boundary of a basin, or a controller's decision, may amplify to another end.
 
     Raises TypeError or ValueError, naming the argument, for arguments that cannot run; OSError where the
     store cannot be written: what was finished is kept.

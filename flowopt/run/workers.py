@@ -1,5 +1,6 @@
 """The host's part of an ensemble: threads that keep their lanes filled from one queue of starts."""
 
+import functools as ft
 import os
 import threading
 import time
@@ -7,12 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 from jaxtyping import PyTree
 from tqdm import tqdm
 
+from flowopt.objective import Evaluations
 from flowopt.run.lanes import advance, begin, results_of
 from flowopt.run.settings import callers_settings, under
 from flowopt.run.step import Stepper
@@ -22,8 +26,9 @@ _CACHE_BYTES = 2**20
 _LEAST = 64  # lanes: a multiple of every vector's length, so that no lane is a vector's remainder
 _MOST = {"cpu": 2048}
 _MOST_ELSEWHERE = 2**17
-# Batches of small matrices: measured on poly3 with two params, widths of 64 to 512 give the same bits and 2,048 others.
-_MOST_WITH_MATRICES = 512
+# XLA rounds batches of matrix products and solves by their size, so that the width of those is one for all.
+_WITH_MATRICES = 128
+_MATRICES = {"dot_general", "conv_general_dilated"}
 
 
 def run_all(
@@ -36,9 +41,11 @@ def run_all(
         ends = jax.eval_shape(lambda p: results_of(stepper.start(p)), one)
         return jtu.tree_map(lambda x: np.empty((0, *x.shape), x.dtype), ends)
     devices = _devices(threads)[: max(1, n // _LEAST)]
-    width = width or _width(one, -(-n // len(devices)), devices[0].platform)
-    if model_kind(stepper.method.flow, stepper.method.solver) is not None:
-        width = min(width, _MOST_WITH_MATRICES)
+    if _has_matrices(stepper, one):
+        width = _WITH_MATRICES
+    elif width is None:
+        width = _width(one, -(-n // len(devices)), devices[0].platform)
+    width = -(-width // _LEAST) * _LEAST
     ends = [_compile(stepper, starts, width, device) for device in set(devices)]
     results = jtu.tree_map(lambda x: np.empty((n, *x.shape[:-1]), x.dtype), ends[0])
     queue = _Queue(n, bar)
@@ -67,6 +74,35 @@ def _width(one: PyTree, runs: int, platform: str) -> int:
     fits = _CACHE_BYTES // max(size, 1) if platform == "cpu" else _MOST_ELSEWHERE
     most = max(_LEAST, min(_MOST.get(platform, _MOST_ELSEWHERE), fits))
     return 2 ** int(np.ceil(np.log2(max(_LEAST, min(runs, most)))))
+
+
+def _has_matrices(stepper: Stepper, one: PyTree) -> bool:
+    """Whether a step multiplies, or solves with, matrices."""
+    if model_kind(stepper.method.flow, stepper.method.solver) is not None:
+        return True
+    arrays, rest = eqx.partition(stepper, eqx.is_array)
+    shapes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+    leaves, tree = jtu.tree_flatten((shapes, rest, one))
+    return _step_multiplies(tuple(leaves), tree)
+
+
+@ft.lru_cache(maxsize=64)
+def _step_multiplies(leaves: tuple, tree: Any) -> bool:
+    """Traces a step, once for each method, objective and shapes."""
+    shapes, rest, one = jtu.tree_unflatten(tree, leaves)
+
+    def step(arrays, params):
+        stepper = eqx.combine(arrays, rest)
+        return stepper.advance(stepper.start(params), (Evaluations(), Evaluations())).code
+
+    return _multiplies(jax.make_jaxpr(step)(shapes, one).jaxpr)
+
+
+def _multiplies(jaxpr: Any) -> bool:
+    return any(
+        e.primitive.name in _MATRICES or any(map(_multiplies, jaxprs_in_params(e.params)))
+        for e in jaxpr.eqns
+    )
 
 
 class _Queue:

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import diffrax
 import jax
@@ -18,11 +17,22 @@ import numpy as np
 import optax
 
 import flowopt as fo
+from studies.benchmarks.measure import Run
 
-Run = Callable[[Any], np.ndarray]
-"""From the starts to the steps that each run attempted."""
 TOL = 1e-4
 _SOURCE = pathlib.Path(__file__).with_name("peers.c")
+
+
+def by_flowopt(
+    loss: Callable, method: fo.Method, max_steps: int, threads: int | None = None
+) -> Run:
+    """The engine."""
+
+    def run(starts):
+        ends = fo.ensemble(loss, starts, method, tol=TOL, max_steps=max_steps, threads=threads)
+        return ends.accepted + ends.rejected
+
+    return run
 
 
 def by_diffrax(loss: Callable, method: fo.Method, max_steps: int) -> Run:

@@ -22,7 +22,7 @@ METHODS = {
         diffrax.PIDController(rtol=1e-3, atol=1e-6),
         step=0.1,
     ),
-    "Newton-like, gain ratio": fo.default_method(),
+    "default": fo.default_method(),
 }
 
 
@@ -35,8 +35,7 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-# Not the last: solved by another routine when alone, its value at a minimum, near 0, agrees to no relative tolerance.
-@pytest.mark.parametrize("method", list(METHODS.values())[:-1], ids=list(METHODS)[:-1])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_agrees_with_single_runs(method):
     """To rounding, over 60 steps: an adaptive run that hovers amplifies rounding for as long as it lasts."""
     first = starts(12)
@@ -50,8 +49,8 @@ def test_agrees_with_single_runs(method):
             one.stats["accepted"] == many.accepted[i] and one.stats["rejected"] == many.rejected[i]
         )
         if one.outcome != "diverged":
-            np.testing.assert_allclose([x[i] for x in many.params], one.params, rtol=1e-6)
-            np.testing.assert_allclose(many.value[i], one.value, rtol=1e-6)
+            np.testing.assert_allclose([x[i] for x in many.params], one.params, 1e-6, atol=1e-14)
+            np.testing.assert_allclose(many.value[i], one.value, 1e-6, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -72,6 +71,18 @@ def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
     assert np.all(np.asarray(among.outcome == "diverged")[:2])
     for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(among)), strict=True):
         np.testing.assert_array_equal(a, np.asarray(b)[2:])
+
+
+def test_matrix_products_round_alike_at_any_width():
+    """XLA rounds a batch of products by its size: without a fixed one, guarded runs differ in their last digits."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(100, 5))), jnp.asarray(rng.normal(size=100))
+    loss = lambda p, args: jnp.mean((jnp.tanh(x @ p["W"].T) @ p["v"] - y) ** 2)
+    first = {"W": rng.normal(size=(1000, 7, 5)), "v": rng.normal(size=(1000, 7))}
+    call = lambda **how: fo.ensemble(loss, first, fo.lyapunov(), max_steps=12, **how)
+    narrow = call(width=64)
+    same(narrow, call(width=1000))
+    same(narrow, call(threads=1))
 
 
 def test_pytrees_args_and_dtypes():
