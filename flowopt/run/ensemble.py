@@ -114,10 +114,10 @@ def ensemble(
             "`executor` must have `submit`, as a concurrent.futures.Executor or a Dask client has; "
             f"got {executor!r}"
         )
-    like = _as_ensemble(jax.eval_shape(lambda p: results_of(stepper.start(p)), one))
     run = ft.partial(_run_all, stepper, width=width)
     if store is None and executor is None:
         return run(source.part(0, source.n), threads=threads, progress=progress)
+    like = _as_ensemble(jax.eval_shape(lambda p: results_of(stepper.start(p)), one))
     kept = None
     if store is not None:
         description = describe_runs(stepper, source, chunk, about or {})
