@@ -1,9 +1,12 @@
 """Problems whose truth is known: exact benchmark networks and their critical points.
 
-SymPy and python-flint are imported when a network is made, not when this package is.
+SymPy and python-flint are imported when a network is made, and SciPy when `surrogates` is asked for, not when this
+package is.
 """
 
-from . import surrogates as surrogates
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .certificate import Certificate as Certificate
 from .certify import certify_critical_points as certify_critical_points
 from .continuum import Continuum as Continuum
@@ -23,3 +26,12 @@ from .neuron import neuron as neuron
 from .problem import Problem as Problem
 from .shallow import network_expression as network_expression
 from .shallow import problem_from_expression as problem_from_expression
+
+if TYPE_CHECKING:
+    from flowopt.benchmarks import surrogates as surrogates
+
+
+def __getattr__(name: str) -> Any:
+    if name == "surrogates":
+        return importlib.import_module("flowopt.benchmarks.surrogates")
+    raise AttributeError(f"module 'flowopt.benchmarks' has no attribute {name!r}")
