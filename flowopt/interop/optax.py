@@ -142,7 +142,7 @@ def as_optax(method: Method) -> optax.GradientTransformationExtraArgs:
             inner = jax.lax.cond(state.attempted == 0, begin, lambda: state.solver)
         trial = solver.trial(flow, y, at, h, inner)
 
-        run = RunState(y, at, updates, None, h, 0, 0, 0, inner, state.controller)  # pyright: ignore
+        run = RunState(y, at, updates, None, h, 0, 0, 0, inner, state.controller, None)  # pyright: ignore
         judge = Stepper(method, fn, None, 0.0, None)._judge
         keep, step, controller, _ = judge(run, trial.y, trial.error)
         known = None

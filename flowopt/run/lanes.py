@@ -17,6 +17,7 @@ from flowopt.objective import Evaluations, Objective
 from flowopt.run.outcome import RUNNING
 from flowopt.run.step import RunState, Stepper
 from flowopt.solvers.trial import model_kind
+from flowopt.stochastic import Stochastic
 from flowopt.tree import inner, where
 
 SEGMENT = 512
@@ -95,7 +96,10 @@ def advance(
         jnp.asarray(fresh), _over_lanes(stepper.start)(starts), state
     )
     state = jax.lax.cond(jnp.any(fresh), refill, lambda: state)
-    one_evaluation = model_kind(stepper.method.flow, stepper.method.solver) is None
+    # Of a stochastic objective each step samples its own; second-order methods evaluate more than value and gradient.
+    one_evaluation = model_kind(
+        stepper.method.flow, stepper.method.solver
+    ) is None and not isinstance(stepper.fn, Stochastic)
 
     def going_on(carry):
         n, state = carry
