@@ -49,7 +49,7 @@ def by_diffrax(loss: Callable, method: fo.Method, max_steps: int) -> Run:
         start, params, ode = term.init, (lambda y: y.params), term
 
     def ended(t, y, args, **_):
-        size = optax.global_norm(jax.grad(loss)(params(y), None))
+        size = optax.tree.norm(jax.grad(loss)(params(y), None))
         return (size < TOL) | ~jnp.isfinite(size)
 
     def one(p):
@@ -77,7 +77,7 @@ def by_optax(loss: Callable, transform: optax.GradientTransformation, max_steps:
     def step(carry):
         params, state, n, live = carry
         grad = jax.grad(loss)(params, None)
-        size = optax.global_norm(grad)
+        size = optax.tree.norm(grad)
         live = live & (size >= TOL) & jnp.isfinite(size) & (n < max_steps)
         updates, new = transform.update(grad, state, params)
         keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(live, x, y), a, b)
