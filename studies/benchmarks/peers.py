@@ -91,7 +91,11 @@ def by_optax(loss: Callable, transform: optax.GradientTransformation, max_steps:
         carry = starts, state, jnp.zeros(runs, jnp.int32), jnp.ones(runs, bool)
         return jax.lax.while_loop(lambda c: jnp.any(c[3]), jax.vmap(step), carry)[2]
 
-    return lambda starts: np.asarray(run(starts))
+    def timed(starts):
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            return np.asarray(run(starts))
+
+    return timed
 
 
 def by_c(name: str, degree: int, number: float, max_steps: int) -> Run | None:
