@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from flowopt.methods.method import check_step
 from flowopt.objective import Objective, check_objective, check_params
+from flowopt.run.draw import leading_size
 from flowopt.solvers.trial import AbstractFlowSolver
 from flowopt.stochastic import as_key, key_of_start
 from flowopt.tree import real_dtype
@@ -42,9 +43,7 @@ def diffuse(
     Raises TypeError or ValueError, naming the argument.   [Rößler 2010]
     """
     starts = check_params(starts, "starts")
-    sizes = {x.shape[0] if x.ndim else -1 for x in jtu.tree_leaves(starts)}
-    if len(sizes) != 1 or min(sizes) < 0:
-        raise ValueError("`starts`: every leaf needs a leading axis, of one length for all")
+    leading_size(starts)
     check_objective(fn, jax.eval_shape(lambda p: jtu.tree_map(lambda x: x[0], p), starts), args)
     for name, value in (("t1", t1), ("step", step)):
         if value is None:
