@@ -122,6 +122,12 @@ class At:
         return At(self.fn, params, self.args, self.evaluations, kind=self.kind)
 
     @property
+    def unknown(self) -> bool:
+        """Whether nothing has been evaluated here yet."""
+        parts = self._value, self._grad, self._model, self._pullback, self._linear
+        return all(part is None for part in parts)
+
+    @property
     def vector(self) -> Float[Array, " n"]:
         """The params in one vector, in their order as leaves."""
         return ravel(self.params)

@@ -113,10 +113,11 @@ def advance(
         )
 
         def step(state: RunState) -> RunState:
-            new = here.advance(state, (Evaluations(), Evaluations()))
-            return where(state.code == RUNNING, new, state)
+            return here.advance(state, (Evaluations(), Evaluations()), state.code == RUNNING)
 
         return n + 1, _over_lanes(step)(state)
 
-    _, state = jax.lax.while_loop(going_on, body, (jnp.zeros((), jnp.int32), state))
+    _, after = jax.lax.while_loop(going_on, body, (jnp.zeros((), jnp.int32), state))
+    # What had ended before, at its very start perhaps, keeps the value that it had there to the last bit.
+    state = _over_lanes(where)(state.code == RUNNING, after, state)
     return state, state.code != RUNNING, _over_lanes(results_of)(state)

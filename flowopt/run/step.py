@@ -15,7 +15,7 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from flowopt.flows.flow import FlowTerm, State, check_flow_shapes
 from flowopt.methods import Method
@@ -116,41 +116,58 @@ class Stepper(eqx.Module):
         """The state of an earlier run, to go on from: running, unless it is at an end by what is asked now."""
         return self._settle(state, sum_squares(state.params), stalled=jnp.array(False))
 
-    def advance(self, state: RunState, evaluations: tuple[Evaluations, Evaluations]) -> RunState:
-        """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it."""
+    def advance(
+        self,
+        state: RunState,
+        evaluations: tuple[Evaluations, Evaluations],
+        going: Bool[Array, ""] | bool = True,
+    ) -> RunState:
+        """One attempted step. `evaluations` count, while tracing, those of an attempt and those of keeping it.
+
+        With `going` false the run stays where it is, which costs an ensemble less here than undoing a whole step
+        afterwards. Its value and gradient may then be evaluated once more, at the same params.
+        """
         method, solver = self.method, self._solver
         attempt, kept = evaluations
         at = self.known_at(state, attempt)
         trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
         keep, step, controller, failed = self._judge(state, trial.y, trial.error)
+        always = keep is True
+        keep = going if always else keep & going
 
         accepted = jnp.asarray(keep, jnp.int32)
+        y = where(keep, trial.y, state.y)
+        # Where every step is kept, what stays behind does so before it is evaluated, not after.
+        reached = y if always else trial.y
         end = trial.at
         if state.noise is not None:
             # The next step sees another sample, of which nothing is known here yet.
-            fn = self._objective(state.noise, state.accepted + 1)
-            end = At(fn, trial.y.params, self.args, kept, kind=at.kind)
+            fn = self._objective(state.noise, state.accepted + (accepted if always else 1))
+            end = At(fn, reached.params, self.args, kept, kind=at.kind)
+        elif always and end.unknown:
+            end = end.elsewhere(reached.params)
         end.evaluations = kept
-        known = end.if_kept(keep, at)
+        known = end.known() if always and end.unknown else end.if_kept(keep, at)
         new = RunState(
-            y=where(keep, trial.y, state.y),
+            y=y,
             value=known.value,
             grad=known.grad,
             model=known.model,
-            step=step,
+            step=where(going, step, state.step),
             accepted=state.accepted + accepted,
-            rejected=state.rejected + (1 - accepted),
+            rejected=state.rejected + (jnp.asarray(going, jnp.int32) - accepted),
             code=state.code,
             solver=where(keep, trial.state, state.solver),
-            controller=controller,
+            controller=where(going, controller, state.controller),
             noise=state.noise,
         )
         # A step that changes nothing and will not be followed by a longer one: the run stands still.
-        stalled = failed | (equal(trial.y, state.y) & (step <= state.step))
+        stalled = failed | (equal(reached, state.y) & (step <= state.step))
         # Of the candidate's params, not of those kept, whose squares were finite before: a guard sums the same ones.
-        size = sum_squares(trial.y.params)
-        size = where(keep, size, jnp.zeros_like(size))
-        return self._settle(new, size, stalled)
+        size = sum_squares(reached.params)
+        size = size if always else where(keep, size, jnp.zeros_like(size))
+        settled = self._settle(new, size, stalled)
+        return eqx.tree_at(lambda s: s.code, settled, where(going, settled.code, state.code))
 
     def known_at(self, state: RunState, evaluations: Evaluations) -> At:
         """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""
