@@ -109,3 +109,13 @@ def lorenz() -> fo.ODE:
         dt0=0.01,
         bound=200.0,
     )
+
+
+def henon() -> fo.Map:
+    """x -> 1 - 1.4 x^2 + y, y -> 0.3 x: one strange attractor, or no bound.   [Henon 1976]"""
+    return fo.Map(
+        lambda z, args: (1 - 1.4 * z[0] ** 2 + z[1], 0.3 * z[0]),
+        feature=lambda zs: jnp.zeros((), jnp.int32),
+        names=("attractor",),
+        max_steps=500,
+    )
