@@ -43,7 +43,8 @@ from flowopt.run.ensemble import Ensemble, ensemble
 from flowopt.run.history import History
 from flowopt.run.least_squares import least_squares
 from flowopt.run.outcome import Outcome
-from flowopt.run.single import Solution, minimise
+from flowopt.run.single import minimise
+from flowopt.run.solution import Solution
 from flowopt.solvers import (
     EnergyGuard,
     EulerRichardson,

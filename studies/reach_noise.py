@@ -59,7 +59,10 @@ def _jobs(problem: fo.Problem, quick: bool) -> list[tuple[str, str, Callable]]:
 
 
 def _run(fn: fo.Stochastic, method: fo.Method, starts: Any) -> Any:
-    return fo.ensemble(fn, starts, method, max_steps=STEPS, stop=lambda run: False).params
+    ends = fo.ensemble(fn, starts, method, max_steps=STEPS, stop=lambda run: False)
+    # What diverged under the noise has not ended anywhere, and is not to be followed from its last good params.
+    lost = np.asarray(ends.outcome == "diverged")
+    return jax.tree.map(lambda x: np.where(lost, np.nan, x), ends.params)
 
 
 def _diffused(problem: fo.Problem, lr: float, starts: Any) -> Any:

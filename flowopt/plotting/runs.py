@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from flowopt.run.single import Solution
+from flowopt.run.solution import Solution
 from flowopt.stability.labels import DIVERGED, ELSEWHERE, MAX_STEPS, NO_POINT, STALLED
 from flowopt.stability.region import growth_factor
 from flowopt.stability.starts import check_region

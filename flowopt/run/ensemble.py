@@ -30,7 +30,7 @@ class Ensemble:
     """The ends of n runs, in the order of their starts. Every array has leading axis n."""
 
     params: PyTree
-    """The last params kept."""
+    """The last params kept; of a run that diverged those before the step that did."""
     value: np.ndarray
     """R there [loss]."""
     grad_norm: np.ndarray

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from flowopt.flows.flow import AbstractFlow, energy_rate, has_energy
 from flowopt.objective import Evaluations
+from flowopt.run.outcome import code_of
 from flowopt.run.step import RunState, Stepper
 from flowopt.tree import real_dtype
 
@@ -68,7 +69,8 @@ class Recorder(eqx.Module):
 
     def update(self, history: History, stepper: Stepper, old: RunState, new: RunState) -> History:
         """The history after an attempted step from `old` that led to `new`."""
-        kept, n = new.accepted > old.accepted, new.accepted
+        kept = (new.accepted > old.accepted) & (new.code != code_of("diverged"))
+        n = new.accepted
         full = kept & (n == self.capacity * history.stride)
         history = jax.lax.cond(full, self._thinned, lambda h: h, history)
         dtype = history.elapsed.dtype

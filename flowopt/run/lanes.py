@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
 from flowopt.run.outcome import RUNNING
-from flowopt.run.step import RunState, Stepper
+from flowopt.run.step import RunState, Stepper, last_good
 from flowopt.solvers.trial import model_kind
 from flowopt.stochastic import Stochastic
 from flowopt.tree import inner, where
@@ -115,7 +115,13 @@ def advance(
         def step(state: RunState) -> RunState:
             return here.advance(state, (Evaluations(), Evaluations()), state.code == RUNNING)
 
-        return n + 1, _over_lanes(step)(state)
+        new = _over_lanes(step)(state)
+        # How a step ended decides on every array that is kept, so it is computed once, in a branch as above: into the
+        # loop of each array it cost half as much again as the whole step.
+        code = jax.lax.cond(n >= 0, lambda: new.code, lambda: state.code)
+        new = eqx.tree_at(lambda s: s.code, new, code)
+        undone = _over_lanes(last_good)(state, new)
+        return n + 1, _over_lanes(where)(state.code == RUNNING, undone, new)
 
     _, after = jax.lax.while_loop(going_on, body, (jnp.zeros((), jnp.int32), state))
     # What had ended before, at its very start perhaps, keeps the value that it had there to the last bit.

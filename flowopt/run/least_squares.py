@@ -12,8 +12,10 @@ from jaxtyping import PyTree
 
 from flowopt.methods import Method, levenberg_marquardt
 from flowopt.objective import SumOfSquares, check_params
-from flowopt.run.single import Solution, run
+from flowopt.run.single import run
+from flowopt.run.solution import Solution
 from flowopt.run.step import RunState, Stop
+from flowopt.run.watch import Callback, Watch
 
 
 def least_squares(
@@ -27,6 +29,9 @@ def least_squares(
     stop: Stop | None = None,
     history: Sequence[str] | str | bool | None = None,
     capacity: int = 1024,
+    callback: Callback | None = None,
+    every: int = 100,
+    progress: bool | str = False,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Solution:
     """Runs `method` on R = 1/2 sum r^2, r = residuals(params, args), from `params` until |grad R|_2 = |J'r|_2 < `tol`.
@@ -43,10 +48,9 @@ def least_squares(
     at = params.params if isinstance(params, RunState) else params
     method = levenberg_marquardt() if method is None else method
     objective = SumOfSquares(check_residuals(residuals, check_params(at), args))
+    watch = Watch(history, capacity, callback, every, progress)
     names = ("residual", "jacobian")
-    return run(
-        objective, params, method, args, tol, max_steps, stop, history, capacity, adjoint, names
-    )
+    return run(objective, params, method, args, tol, max_steps, stop, watch, adjoint, names)
 
 
 class _SameShape(eqx.Module):

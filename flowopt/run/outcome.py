@@ -10,10 +10,11 @@ from jaxtyping import Array, Int
 class Outcome(eqx.Module):
     """How a run, or each run of an ensemble, ended. Compare it with a name: `sol.outcome == "converged"`.
 
-    - `converged`: the gradient's 2-norm fell below `tol`, or `stop` said so.
+    - `converged`: the gradient's 2-norm fell below `tol`, or `stop` or `callback` said so.
     - `max_steps`: as many steps were attempted as allowed.
     - `stalled`: the step became so small that it changes nothing.
-    - `diverged`: the params, the loss or the gradient are not finite, or so large that their squares are not.
+    - `diverged`: the last step led to where the params, the loss or the gradient are not finite, or so large that their
+      squares are not. It is not kept: what is returned is from before it, or the start, where no step was made.
     """
 
     code: Int[Array, "..."]

@@ -31,8 +31,10 @@ def under(settings: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(progress: bool | str | tqdm, total: int, done: int = 0) -> Iterator[tqdm]:
-    """A bar of finished runs, with the time left; `progress` may be one that is shown already, which goes on."""
+def progress_bar(
+    progress: bool | str | tqdm, total: int | None, done: int = 0, unit: str = "run"
+) -> Iterator[tqdm]:
+    """A bar of what is done, with the time left; `progress` may be one that is shown already, which goes on."""
     if isinstance(progress, tqdm):
         yield progress
         return
@@ -43,7 +45,7 @@ def progress_bar(progress: bool | str | tqdm, total: int, done: int = 0) -> Iter
         disable=not progress,
         desc=label,
         leave=label is None,
-        unit="run",
+        unit=unit,
         smoothing=0,
     ) as bar:
         yield bar

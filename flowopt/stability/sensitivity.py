@@ -95,8 +95,9 @@ def sensitivity(
         flat = [np.reshape(x, (len(starts), -1)) for x in jtu.tree_leaves(ends.params)]
         with np.errstate(over="ignore", invalid="ignore"):
             away = np.linalg.norm(np.concatenate(flat, axis=1) - point(minimum), axis=1)
-        left = ~(away <= radius)
-        return left, np.asarray(ends.outcome == "diverged"), ~left & ~(ends.grad_norm < tol)
+        diverged = np.asarray(ends.outcome == "diverged")
+        left = diverged | ~(away <= radius)
+        return left, diverged, ~left & ~(ends.grad_norm < tol)
 
     def point(minimum: int) -> Float[np.ndarray, " params"]:
         leaves = jtu.tree_leaves(problem.critical_points[minimum].params)
