@@ -1,4 +1,4 @@
-"""A run that comes to no number ends as diverged, with the last good params: alone, in an ensemble, whatever the method."""
+"""A run that comes to no number ends as diverged with the last good params: alone, in an ensemble, by any method."""
 
 import diffrax
 import jax
