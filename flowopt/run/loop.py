@@ -27,6 +27,7 @@ class Part(eqx.Module):
     history: History | None
 
 
+@eqx.filter_jit
 def begin(stepper: Stepper, params: PyTree, recorder: Recorder | None) -> Part:
     """A run before its first step, from params, or from where an earlier one was."""
     begun = Evaluations()
@@ -40,12 +41,13 @@ def begin(stepper: Stepper, params: PyTree, recorder: Recorder | None) -> Part:
     return Part(start, counts, None if recorder is None else recorder.start(stepper, start))
 
 
+@eqx.filter_jit
 def proceed(
     stepper: Stepper,
     part: Part,
     adjoint: diffrax.AbstractAdjoint,
     recorder: Recorder | None,
-    pause: Int[Array, ""] | None = None,
+    pause: Int[Array, ""],
 ) -> tuple[Part, Float[Array, ""]]:
     """`part` gone on to its end, or until `pause` steps have been attempted; and |field|_2 there."""
     start = part.state
@@ -82,12 +84,12 @@ def proceed(
     return Part(state, counts, end.history), speed
 
 
-@eqx.filter_jit
 def whole(
     stepper: Stepper, params: PyTree, adjoint: diffrax.AbstractAdjoint, recorder: Recorder | None
 ) -> tuple[Part, Float[Array, ""]]:
-    """A run from its beginning to its end, in one program."""
-    return proceed(stepper, begin(stepper, params, recorder), adjoint, recorder)
+    """A run from its beginning to its end, by the very programs that make it in parts: so both give the same bits."""
+    never = jnp.asarray(jnp.iinfo(jnp.int32).max, jnp.int32)
+    return proceed(stepper, begin(stepper, params, recorder), adjoint, recorder, never)
 
 
 class _Carry(eqx.Module):
@@ -108,7 +110,7 @@ class _Steps(diffrax.AbstractSolver):
 
     stepper: Stepper
     recorder: Recorder | None
-    pause: Int[Array, ""] | None
+    pause: Int[Array, ""]
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
@@ -136,9 +138,7 @@ class _Steps(diffrax.AbstractSolver):
         history = part.history
         if self.recorder is not None and history is not None:
             history = self.recorder.update(history, self.stepper, old, new)
-        ended = new.code != RUNNING
-        if self.pause is not None:
-            ended = ended | (new.attempted >= self.pause)
+        ended = (new.code != RUNNING) | (new.attempted >= self.pause)
         carry = _Carry(_with_y(Part(new, counts, history), None), _pared(old))
         ended = ended.astype(jnp.result_type(t0))
         return new.y, ended, dict(y0=y0, y1=new.y), carry, diffrax.RESULTS.successful

@@ -24,7 +24,6 @@ Callback = Callable[[Solution], bool | None]
 
 _SHOWN = 0.1
 """About how often the bar of a run without a callback is to move [s]."""
-_begin, _proceed = eqx.filter_jit(begin), eqx.filter_jit(proceed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ def watched(
     names: tuple[str, str],
 ) -> Solution:
     """The run that `loop.whole` makes, in segments of which each goes on where the last one stood."""
-    part = _begin(stepper, params, recorder)
+    part = begin(stepper, params, recorder)
     if any(isinstance(x, Tracer) for x in jtu.tree_leaves((stepper, part))):
         name = "progress" if watch.callback is None else "callback"
         raise TypeError(
@@ -76,7 +75,7 @@ def watched(
         while True:
             clock = time.perf_counter()
             pause = (attempted // segment + 1) * segment
-            part, speed = _proceed(stepper, part, adjoint, recorder, jnp.asarray(pause, jnp.int32))
+            part, speed = proceed(stepper, part, adjoint, recorder, jnp.asarray(pause, jnp.int32))
             run = solution_of(part, speed, names)
             before, attempted = attempted, int(part.state.attempted)
             if watch.progress:
