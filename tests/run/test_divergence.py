@@ -41,7 +41,7 @@ def start(i, dtype=float):
 
 
 def assert_good(end):
-    for x in jax.tree.leaves((end.params, end.grad, end.value, end.grad_norm)):
+    for x in jax.tree.leaves((end.params, end.value, end.grad_norm, getattr(end, "grad", ()))):
         assert np.all(np.isfinite(x))
 
 
@@ -72,15 +72,16 @@ def test_an_ensemble_returns_the_same(name, dtype):
     method = (CONSTANT | ADAPTIVE)[name]
     settings = dict(tol=1e-3, max_steps=200)
     many = fo.ensemble(to_the_edge, starts(6, dtype), method, **settings)
+    assert_good(many)
     assert np.sum(np.asarray(many.outcome == "diverged")) >= 3
     for i in range(6):
         one = fo.minimise(to_the_edge, start(i, dtype), method, **settings)
-        assert int(one.outcome.code) == many.outcome.code[i]
-        # The last halvings at the edge are decided by rounding.
-        if name in CONSTANT or dtype == np.float64:
-            counts = int(one.stats["accepted"]), int(one.stats["rejected"])
-            assert counts == (many.accepted[i], many.rejected[i])
         assert_good(one)
+        assert int(one.outcome.code) == many.outcome.code[i]
+        if name in ADAPTIVE and dtype == np.float32:
+            continue  # The last halvings at the edge are decided by rounding.
+        counts = int(one.stats["accepted"]), int(one.stats["rejected"])
+        assert counts == (many.accepted[i], many.rejected[i])
         rtol = 1e-3 if dtype == np.float32 else 1e-9
         np.testing.assert_allclose(many.value[i], one.value, rtol)
         np.testing.assert_allclose(many.grad_norm[i], one.grad_norm, rtol)
