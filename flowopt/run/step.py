@@ -144,7 +144,7 @@ class Stepper(eqx.Module):
         method, solver = self.method, self._solver
         attempt, kept = evaluations
         at = self.known_at(state, attempt)
-        trial = solver.trial(method.flow, state.y, at, state.step, state.solver)
+        trial = solver.trial(method.flow, state.y, at, self._step(state), state.solver)
         keep, step, controller, failed = self._judge(state, trial.y, trial.error)
         always = keep is True
         keep = going if always else keep & going
@@ -197,6 +197,17 @@ class Stepper(eqx.Module):
         assert isinstance(self.fn, Stochastic)
         return self.fn.sample(noise, n)
 
+    def _step(self, state: RunState) -> Float[Array, ""]:
+        """The step to attempt. One that never changes is the method's, not the state's: so the compiler knows it, and
+        whatever loop the step is in gives it the same arithmetic."""
+        if self._constant and self.method.step is not None:
+            return jnp.asarray(self.method.step, state.step.dtype)
+        return state.step
+
+    @property
+    def _constant(self) -> bool:
+        return isinstance(self.method.controller, diffrax.ConstantStepSize)
+
     @property
     def _solver(self) -> AbstractFlowSolver:
         return native(self.method.solver, self.method.controller)
@@ -209,8 +220,8 @@ class Stepper(eqx.Module):
         self, state: RunState, candidate: State, error: State | None
     ) -> tuple[Any, Array, PyTree, Any]:
         """Whether to keep the candidate, the next step, the controller's new state, and whether it gave up."""
-        if isinstance(self.method.controller, diffrax.ConstantStepSize):
-            return True, state.step, state.controller, False
+        if self._constant:
+            return True, self._step(state), state.controller, False
         if error is not None:
             error = jtu.tree_map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
         # A candidate that is no number would make the controller's scale, and with it the next step, one too.
