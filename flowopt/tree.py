@@ -31,6 +31,14 @@ def sum_squares(a: PyTree) -> Float[Array, ""]:
     return _total([jnp.sum(jnp.square(x)) for x in jtu.tree_leaves(a)], real_dtype(a))
 
 
+def rms_norm(a: PyTree) -> Float[Array, ""]:
+    """The root of the mean of the squares of all entries; its derivative at 0 is 0. As `optimistix.rms_norm`, which takes
+    inner products: sums of squares are joined by XLA with what they are sums of."""
+    squares = sum_squares(a) / max(sum(x.size for x in jtu.tree_leaves(a)), 1)
+    some = squares > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), squares)
+
+
 def add_scaled(y: PyTree, h: Float[Array, ""], f: PyTree) -> PyTree:
     """y + h f; the scalar `h` takes the dtype of each leaf, so that no leaf changes its own."""
     return jtu.tree_map(lambda yi, fi: yi + h.astype(yi.dtype) * fi, y, f)

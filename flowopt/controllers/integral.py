@@ -7,10 +7,9 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from flowopt.tree import real_dtype
+from flowopt.tree import real_dtype, rms_norm
 
 
 class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
@@ -29,7 +28,7 @@ class IntegralController(diffrax.AbstractAdaptiveStepSizeController):
     """Relative tolerance, >= 0."""
     atol: float = 1.0
     """Absolute tolerance, > 0 unless rtol is."""
-    norm: Callable[[PyTree], Any] = optx.rms_norm
+    norm: Callable[[PyTree], Any] = rms_norm
     """The norm of the scaled error."""
     safety: float = 0.9
     """Aim below the tolerance by this factor in the step, in (0, 1]."""

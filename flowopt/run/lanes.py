@@ -20,8 +20,8 @@ from flowopt.solvers.trial import model_kind
 from flowopt.stochastic import Stochastic
 from flowopt.tree import inner, where
 
-SEGMENT = 512
-"""Most steps before the host looks in."""
+REFILL = 8.0
+"""What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended."""
 
 
 class _EvaluatedOnce(eqx.Module):
@@ -62,7 +62,8 @@ class _EvaluatedOnce(eqx.Module):
         return value(params)
 
 
-def _over_lanes(fn):
+def over_lanes(fn):
+    """`fn`, written for one run, of many: lanes last, in and out."""
     return jax.vmap(fn, in_axes=-1, out_axes=-1)
 
 
@@ -72,61 +73,153 @@ def results_of(state: RunState) -> tuple:
     return *ends, state.code, state.accepted, state.rejected
 
 
+class Lanes(eqx.Module):
+    """Runs side by side, the last axis of every array."""
+
+    state: RunState
+    owner: Int[Array, " width"]
+    """The number of the run that each lane holds; -1 where it holds none."""
+
+
+class Pool(eqx.Module):
+    """Starts that lanes may take."""
+
+    starts: PyTree
+    """Lanes last, like everything; more than `size` where there are not as many."""
+    first: Int[np.ndarray, ""]
+    """The number of the first run."""
+    size: Int[np.ndarray, ""]
+    last: Bool[np.ndarray, ""]
+    """Whether no others will follow."""
+
+
+class Ended(eqx.Module):
+    """What is kept of the runs that ended in each round."""
+
+    owner: Int[Array, "rounds width"]
+    """Which run; -1 where none ended."""
+    results: tuple
+    """`results_of` each, the rounds as first axis and the lanes as last."""
+
+
 @eqx.filter_jit
-def begin(stepper: Stepper, starts: PyTree) -> RunState:
-    """The lanes at `starts`, none of them running."""
-    state = _over_lanes(stepper.start)(starts)
-    return eqx.tree_at(lambda s: s.code, state, jnp.zeros_like(state.code))
+def empty(stepper: Stepper, one: PyTree, width: int) -> Lanes:
+    """Lanes without runs, for params like `one`."""
+    shapes = eqx.filter_eval_shape(stepper.start, one)
+    zeros = lambda x: jnp.zeros((*x.shape, width), x.dtype) if _is_shape(x) else x
+    return Lanes(jtu.tree_map(zeros, shapes), jnp.full(width, -1, jnp.int32))
 
 
 @eqx.filter_jit
 def advance(
+    stepper: Stepper, lanes: Lanes, pool: Pool, limit: Int[np.ndarray, ""], rounds: int
+) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
+    """Fills the lanes from the pool, steps them, takes out what has ended, and so on: `rounds` times, for `limit`
+    steps, or until the pool is empty. Returns the lanes, the starts taken, what has ended, and the steps made.
+
+    A lane whose run has ended stands idle, at its cost, until the next round, which has a cost of its own. So a round
+    ends when the lanes have stood idle for as long as it costs: of all rules that do not know how long a run
+    takes, none is better by more than a factor of two, and where runs end at a steady rate none is
+    better at all.
+    """
+    width = lanes.owner.shape[0]
+    none = jnp.zeros((), jnp.int32)
+    results = jax.eval_shape(lambda s: over_lanes(results_of)(s), lanes.state)
+    blocks = jtu.tree_map(lambda x: jnp.zeros((rounds, *x.shape), x.dtype), results)
+    ended = Ended(jnp.full((rounds, width), -1, jnp.int32), blocks)
+
+    def going_on(carry):
+        turn, steps, taken, lanes, _ = carry
+        more = (taken < pool.size) | (pool.last & jnp.any(lanes.owner >= 0))
+        return (turn < rounds) & (steps < limit) & more
+
+    def body(carry):
+        turn, steps, taken, lanes, ended = carry
+        lanes, taken = _refill(stepper, lanes, pool, taken)
+        patience = jnp.where(pool.last & (taken >= pool.size), jnp.inf, REFILL)
+        state, steps = _step(stepper, lanes.state, steps, limit, patience.astype(jnp.float32))
+        over = (lanes.owner >= 0) & (state.code != RUNNING)
+        out = Ended(jnp.where(over, lanes.owner, -1), over_lanes(results_of)(state))
+        ended = jtu.tree_map(lambda all, x: all.at[turn].set(x), ended, out)
+        lanes = Lanes(state, jnp.where(over, -1, lanes.owner))
+        return turn + 1, steps, taken, lanes, ended
+
+    start = none, none, none, lanes, ended
+    _, steps, taken, lanes, ended = jax.lax.while_loop(going_on, body, start)
+    return lanes, taken, ended, steps
+
+
+def _refill(
+    stepper: Stepper, lanes: Lanes, pool: Pool, taken: Int[Array, ""]
+) -> tuple[Lanes, Int[Array, ""]]:
+    """The free lanes at the next starts. One that gets none holds some start all the same, and does not run."""
+    free = lanes.owner < 0
+    place = taken + jnp.cumsum(free, dtype=jnp.int32) - 1
+    take = free & (place < pool.size)
+    held = jtu.tree_leaves(pool.starts)[0].shape[-1]
+
+    def refilled():
+        starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
+        state = over_lanes(where)(free, over_lanes(stepper.start)(starts), lanes.state)
+        idle = jnp.where(free & ~take, code_of("converged"), state.code)
+        return Lanes(
+            eqx.tree_at(lambda s: s.code, state, idle),
+            jnp.where(take, pool.first + place, lanes.owner),
+        )
+
+    lanes = jax.lax.cond(jnp.any(take), refilled, lambda: lanes)
+    return lanes, taken + jnp.sum(take, dtype=jnp.int32)
+
+
+def _step(
     stepper: Stepper,
     state: RunState,
-    starts: PyTree,
-    fresh: Bool[Array | np.ndarray, " width"],
-    floor: Int[Array | np.ndarray, ""],
-) -> tuple[RunState, Bool[Array, " width"], tuple]:
-    """Puts the `fresh` lanes at their starts, then steps all until no more than `floor` run, or for `SEGMENT` steps.
-
-    Returns the lanes, which of them have ended, and what is to be kept of those. A lane that has ended stays
-    as it is.
-    """
-    refill = lambda: _over_lanes(where)(
-        jnp.asarray(fresh), _over_lanes(stepper.start)(starts), state
-    )
-    state = jax.lax.cond(jnp.any(fresh), refill, lambda: state)
+    steps: Int[Array, ""],
+    limit: Int[np.ndarray, ""],
+    patience: Float[Array, ""],
+) -> tuple[RunState, Int[Array, ""]]:
+    """Steps all that run, until `steps` are `limit`, or idle lanes have cost as much as `patience` steps of all."""
+    width = state.code.shape[0]
     # Of a stochastic objective each step samples its own; second-order methods evaluate more than value and gradient.
     one_evaluation = model_kind(
         stepper.method.flow, stepper.method.solver
     ) is None and not isinstance(stepper.fn, Stochastic)
 
     def going_on(carry):
-        n, state, _ = carry
-        return (n < SEGMENT) & (jnp.sum(state.code == RUNNING, dtype=jnp.int32) > floor)
+        steps, running, idle, _, _ = carry
+        return (steps < limit) & (running > 0) & (idle < patience)
 
     def body(carry):
-        n, state, before = carry
-        fn = _EvaluatedOnce(stepper.fn, n >= 0) if one_evaluation else stepper.fn
+        steps, running, idle, state, before = carry
+        fn = _EvaluatedOnce(stepper.fn, steps >= 0) if one_evaluation else stepper.fn
         here = Stepper(
             stepper.method, fn, stepper.args, stepper.tol, stepper.max_steps, stepper.stop
         )
-        running = state.code == RUNNING
 
         def step(state: RunState) -> RunState:
             return here.advance(state, (Evaluations(), Evaluations()), state.code == RUNNING)
 
-        before = _over_lanes(where)(running, state.params, before)
-        return n + 1, _over_lanes(step)(state), before
+        before = over_lanes(where)(state.code == RUNNING, state.params, before)
+        idle = idle + (width - running).astype(jnp.float32) / width
+        state = over_lanes(step)(state)
+        return steps + 1, _running(state), idle, state, before
 
-    carry = jnp.zeros((), jnp.int32), state, state.params
-    _, after, before = jax.lax.while_loop(going_on, body, carry)
+    zero = jnp.zeros((), jnp.float32)
+    carry = steps, _running(state), zero, state, state.params
+    steps, _, _, after, before = jax.lax.while_loop(going_on, body, carry)
     diverged = (state.code == RUNNING) & (after.code == code_of("diverged"))
-    undo = lambda: _over_lanes(where)(diverged, _over_lanes(_undone(stepper))(after, before), after)
+    undo = lambda: over_lanes(where)(diverged, over_lanes(_undone(stepper))(after, before), after)
     after = jax.lax.cond(jnp.any(diverged), undo, lambda: after)
     # What had ended before, at its very start perhaps, keeps the value that it had there to the last bit.
-    state = _over_lanes(where)(state.code == RUNNING, after, state)
-    return state, state.code != RUNNING, _over_lanes(results_of)(state)
+    return over_lanes(where)(state.code == RUNNING, after, state), steps
+
+
+def _running(state: RunState) -> Int[Array, ""]:
+    return jnp.sum(state.code == RUNNING, dtype=jnp.int32)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct)
 
 
 def _undone(stepper: Stepper):

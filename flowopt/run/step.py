@@ -167,9 +167,11 @@ class Stepper(eqx.Module):
             value=known.value,
             grad=known.grad,
             model=known.model,
-            step=where(going, step, state.step),
+            step=state.step if self._constant else where(going, step, state.step),
             accepted=state.accepted + accepted,
-            rejected=state.rejected + (jnp.asarray(going, jnp.int32) - accepted),
+            rejected=state.rejected
+            if always
+            else state.rejected + (jnp.asarray(going, jnp.int32) - accepted),
             code=state.code,
             solver=where(keep, trial.state, state.solver),
             controller=where(going, controller, state.controller),

@@ -1,5 +1,6 @@
 """The host's part of an ensemble: threads that keep their lanes filled from one queue of starts."""
 
+import dataclasses
 import functools as ft
 import os
 import threading
@@ -17,7 +18,7 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from flowopt.objective import Evaluations
-from flowopt.run.lanes import advance, begin, results_of
+from flowopt.run.lanes import Ended, Pool, advance, empty, over_lanes, results_of
 from flowopt.run.settings import callers_settings, under
 from flowopt.run.step import Stepper
 from flowopt.solvers.trial import model_kind
@@ -28,7 +29,9 @@ _MOST = {"cpu": 2048}
 _MOST_ELSEWHERE = 2**17
 # XLA rounds batches of matrix products and solves by their size, so that the width of those is one for all.
 _WITH_MATRICES = 128
-_MATRICES = {"dot_general", "conv_general_dilated"}
+_MOST_ROUNDS = 8
+_STEPS, _MOST_STEPS = 512, 2**16  # in a first call, and in any
+_SECONDS = 0.05  # that a call should take
 
 
 def run_all(
@@ -36,7 +39,7 @@ def run_all(
 ) -> tuple:
     """Runs every start to its end; returns `results_of` each, with leading axis n."""
     starts = jtu.tree_map(np.asarray, starts)
-    one = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), starts)
+    one = _one(starts)
     if n == 0:
         ends = jax.eval_shape(lambda p: results_of(stepper.start(p)), one)
         return jtu.tree_map(lambda x: np.empty((0, *x.shape), x.dtype), ends)
@@ -46,10 +49,11 @@ def run_all(
     elif width is None:
         width = _width(one, -(-n // len(devices)), devices[0].platform)
     width = -(-width // _LEAST) * _LEAST
-    ends = [_compile(stepper, starts, width, device) for device in set(devices)]
-    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[:-1]), x.dtype), ends[0])
+    rounds = _rounds(one, width)
+    ends = [_compile(stepper, starts, width, rounds, device) for device in set(devices)]
+    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[1:-1]), x.dtype), ends[0])
     queue = _Queue(n, bar)
-    job = lambda device: _work(stepper, starts, results, queue, width, device)
+    job = lambda device: _work(stepper, starts, results, queue, width, rounds, device)
     if len(devices) == 1:
         job(devices[0])
         return results
@@ -70,10 +74,22 @@ def _devices(threads: int | None) -> list[Any]:
 
 def _width(one: PyTree, runs: int, platform: str) -> int:
     """Lanes of one thread: a power of two, as many as stay in cache with their params."""
-    size = sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(one))
-    fits = _CACHE_BYTES // max(size, 1) if platform == "cpu" else _MOST_ELSEWHERE
+    fits = _CACHE_BYTES // max(_bytes(one), 1) if platform == "cpu" else _MOST_ELSEWHERE
     most = max(_LEAST, min(_MOST.get(platform, _MOST_ELSEWHERE), fits))
     return 2 ** int(np.ceil(np.log2(max(_LEAST, min(runs, most)))))
+
+
+def _rounds(one: PyTree, width: int) -> int:
+    """Rounds in one call: the results of each are held until it returns."""
+    return int(np.clip(_CACHE_BYTES // max(_bytes(one) * width, 1), 1, _MOST_ROUNDS))
+
+
+def _one(starts: PyTree) -> PyTree:
+    return jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), starts)
+
+
+def _bytes(one: PyTree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(one))
 
 
 def _has_matrices(stepper: Stepper, one: PyTree) -> bool:
@@ -93,16 +109,28 @@ def _step_multiplies(leaves: tuple, tree: Any) -> bool:
 
     def step(arrays, params):
         stepper = eqx.combine(arrays, rest)
-        return stepper.advance(stepper.start(params), (Evaluations(), Evaluations())).code
+        one = lambda p: stepper.advance(stepper.start(p), (Evaluations(), Evaluations())).code
+        return over_lanes(one)(params)
 
-    return _multiplies(jax.make_jaxpr(step)(shapes, one).jaxpr)
+    lanes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct((*x.shape, _LEAST), x.dtype), one)
+    return _multiplies(jax.make_jaxpr(step)(shapes, lanes).jaxpr)
 
 
 def _multiplies(jaxpr: Any) -> bool:
     return any(
-        e.primitive.name in _MATRICES or any(map(_multiplies, jaxprs_in_params(e.params)))
-        for e in jaxpr.eqns
+        _is_product(e) or any(map(_multiplies, jaxprs_in_params(e.params))) for e in jaxpr.eqns
     )
+
+
+def _is_product(equation: Any) -> bool:
+    """Whether it multiplies matrices; inner products of two vectors of each run, as in norms, are loops over lanes."""
+    if equation.primitive.name == "conv_general_dilated":
+        return True
+    if equation.primitive.name != "dot_general":
+        return False
+    axes = zip(*equation.params["dimension_numbers"], strict=True)
+    pairs = zip(equation.invars, axes, strict=True)
+    return any(np.delete(x.aval.shape, (*over, *batch)).prod() > 1 for x, (over, batch) in pairs)
 
 
 class _Queue:
@@ -111,11 +139,11 @@ class _Queue:
     def __init__(self, n: int, bar: tqdm):
         self.n, self.next, self.bar, self.lock = n, 0, bar, threading.Lock()
 
-    def take(self, most: int) -> np.ndarray:
-        """The indices of up to `most` starts."""
+    def take(self, most: int) -> tuple[int, int]:
+        """Up to `most` starts: the first, and the one after the last."""
         with self.lock:
             first, self.next = self.next, min(self.next + most, self.n)
-            return np.arange(first, self.next)
+            return first, self.next
 
     def empty(self) -> bool:
         return self.next >= self.n
@@ -136,66 +164,63 @@ def _with_callers_config(work: Callable) -> Callable:
     return configured
 
 
-class _Idle:
-    """How many lanes may stand idle before the host looks in: so many that they cost what the looking-in costs.
-
-    With runs that end at a steady rate, letting a share f of the lanes run idle costs f/2 of the time on
-    the device, and looking in costs the same however few lanes it refills. The sum is least where both
-    are equal. Neither touches what becomes of a run.
-    """
-
-    def __init__(self):
-        self.share = 1 / 8
-
-    def learn(self, host: float, device: float) -> None:
-        """From the seconds spent on the host and on the device in one round."""
-        balance = 2 * host / max(self.share * device, 1e-9)
-        self.share = float(np.clip(self.share * np.clip(balance, 0.25, 4) ** 0.25, 1 / 32, 3 / 4))
-
-
 def _work(
-    stepper: Stepper, starts: PyTree, results: PyTree, queue: _Queue, width: int, device: Any
+    stepper: Stepper,
+    starts: PyTree,
+    results: PyTree,
+    queue: _Queue,
+    width: int,
+    rounds: int,
+    device: Any,
 ) -> None:
-    """One thread: step the lanes, take out the runs that have ended, refill, until the queue is empty."""
+    """One thread: lanes, kept filled until the queue is empty."""
     with jax.default_device(device):
-        owner, idle, state = np.full(width, -1), _Idle(), None
-        batch = jtu.tree_map(lambda x: _lanes_last(x, np.zeros(width, int)), starts)
-        clock = time.perf_counter()
+        lanes = empty(stepper, _one(starts), width)
+        first = last = 0  # of the starts that this thread has taken and its lanes have not
+        limit, pool = _STEPS, None
         while True:
-            free = np.flatnonzero(owner < 0)
-            taken = queue.take(len(free))
-            lanes = free[: len(taken)]
-            owner[lanes] = taken
-            if np.all(owner < 0):
-                return
-            fresh = np.zeros(width, bool)
-            fresh[lanes] = True
-            if len(taken):  # a lane without a run holds some start, and never reads it
-                batch = jtu.tree_map(lambda x: _lanes_last(x, np.maximum(owner, 0)), starts)
-            if state is None:
-                state = begin(stepper, batch)
-            floor = 0 if queue.empty() else int(width * (1 - idle.share))
+            if first == last:
+                first, last = queue.take(rounds * width)
+                if first == last and not np.any(np.asarray(lanes.owner) >= 0):
+                    return
+            if pool is None or last > first:
+                pool = _pool(starts, first, last, rounds * width)
             called = time.perf_counter()
-            state, ended, ends = advance(stepper, state, batch, fresh, np.asarray(floor, np.int32))
-            ended = np.flatnonzero(np.asarray(ended) & (owner >= 0))
-            back = time.perf_counter()
-            if len(ended):
-                out = zip(jtu.tree_leaves(results), jtu.tree_leaves(ends), strict=True)
-                for array, value in out:
-                    array[owner[ended]] = np.moveaxis(np.asarray(value), -1, 0)[ended]
-                owner[ended] = -1
-                queue.done(len(ended))
-            idle.learn(called - clock, back - called)
-            clock = back
+            how_many = np.asarray(limit, np.int32)
+            pool = dataclasses.replace(
+                pool, size=np.asarray(last - first, np.int32), last=np.asarray(queue.empty())
+            )
+            lanes, taken, ended, steps = advance(stepper, lanes, pool, how_many, rounds)
+            first += int(taken)
+            queue.done(_write(results, ended))
+            # So many steps that Ctrl-C and the progress bar are served soon, and the host is called seldom.
+            pace = _SECONDS / max(time.perf_counter() - called, 1e-6) * int(steps) / limit
+            limit = int(np.clip(limit * np.clip(pace, 0.25, 4), 16, _MOST_STEPS))
+
+
+def _pool(starts: PyTree, first: int, last: int, held: int) -> Pool:
+    """The starts from `first` up to `last`, and the last of them again to make `held`."""
+    source = np.minimum(np.arange(first, first + held), max(last - 1, 0))
+    batch = jtu.tree_map(lambda x: _lanes_last(x, source), starts)
+    number = lambda i: np.asarray(i, np.int32)
+    return Pool(batch, number(first), number(last - first), np.asarray(False))
+
+
+def _write(results: PyTree, ended: Ended) -> int:
+    """Puts what has ended to its place, and returns how many those are."""
+    owner = np.asarray(ended.owner)
+    over = owner >= 0
+    for array, values in zip(jtu.tree_leaves(results), jtu.tree_leaves(ended.results), strict=True):
+        array[owner[over]] = np.moveaxis(np.asarray(values), -1, 1)[over]
+    return int(over.sum())
 
 
 def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x[source], 0, -1))
 
 
-def _compile(stepper: Stepper, starts: PyTree, width: int, device: Any) -> tuple:
+def _compile(stepper: Stepper, starts: PyTree, width: int, rounds: int, device: Any) -> tuple:
     """Compiles, once, what the threads would otherwise compile each for itself; returns results of no meaning."""
     with jax.default_device(device):
-        batch = jtu.tree_map(lambda x: _lanes_last(x, np.zeros(width, int)), starts)
-        state = begin(stepper, batch)
-        return advance(stepper, state, batch, np.zeros(width, bool), np.asarray(0, np.int32))[2]
+        lanes, pool = empty(stepper, _one(starts), width), _pool(starts, 0, 0, rounds * width)
+        return advance(stepper, lanes, pool, np.asarray(0, np.int32), rounds)[2].results

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 import diffrax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from flowopt.flows.flow import FlowTerm, State, energy_rate
 from flowopt.solvers.native import estimates_error, native
 from flowopt.solvers.trial import AbstractFlowSolver, Trial
-from flowopt.tree import all_finite, real_dtype
+from flowopt.tree import all_finite, real_dtype, rms_norm
 
 
 class _Guarded(NamedTuple):
@@ -119,7 +118,7 @@ class EnergyGuard(AbstractFlowSolver):
         def scale(y0, y1, error):
             return error / (atol + rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1)))
 
-        scaled = optx.rms_norm(jtu.tree_map(scale, y, inner.y, inner.error))
+        scaled = rms_norm(jtu.tree_map(scale, y, inner.y, inner.error))
         order: Any = self.solver.error_order(FlowTerm(flow, inner.at.fn))
         scaled = scaled.astype(real_dtype(y.params)) ** (1 / order)
         return jnp.where(jnp.isnan(scaled), jnp.inf, scaled)
