@@ -2,6 +2,7 @@
 
 import functools as ft
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,10 @@ def sum_squares(a: PyTree) -> Float[Array, ""]:
 
 
 def rms_norm(a: PyTree) -> Float[Array, ""]:
-    """The root of the mean of the squares of all entries; its derivative at 0 is 0. As `optimistix.rms_norm`, which takes
-    inner products: sums of squares are joined by XLA with what they are sums of."""
+    """The root of the mean of the squares of all entries; its derivative at 0 is 0.
+
+    As `optimistix.rms_norm`, which takes inner products; XLA joins sums of squares with what they are sums of.
+    """
     squares = sum_squares(a) / max(sum(x.size for x in jtu.tree_leaves(a)), 1)
     some = squares > 0
     return jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), squares)
@@ -61,6 +64,17 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether the squares of all entries of `tree` have a finite sum: none is NaN or infinite, or about to overflow."""
     sums = [sum_squares(leaf) for leaf in jtu.tree_leaves(tree)]
     return jnp.stack([jnp.isfinite(x) for x in sums]).all() if sums else jnp.array(True)
+
+
+def computed_once(live: Bool[Array, ""], fn: Callable[[], PyTree]) -> PyTree:
+    """fn(), in a branch that XLA fuses with nothing else; `live` must be true, and the compiler not know it.
+
+    XLA's CPU compiler makes a loop of its own for each array that a program returns, and into each fuses all that
+    it depends on, so that what many arrays depend on is computed many times. What a conditional returns is
+    computed once. (`optimization_barrier` is gone before XLA's CPU compiler fuses: it changes nothing.)
+    """
+    none = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
+    return jax.lax.cond(live, fn, none)
 
 
 def ravel(tree: PyTree) -> Float[Array, " n"]:

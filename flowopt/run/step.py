@@ -22,9 +22,9 @@ from flowopt.methods import Method
 from flowopt.objective import At, Evaluations, Model, Objective, SumOfSquares, check_objective
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.solvers.native import native
-from flowopt.solvers.trial import AbstractFlowSolver, model_kind
+from flowopt.solvers.trial import AbstractFlowSolver, Trial, model_kind
 from flowopt.stochastic import Stochastic
-from flowopt.tree import equal, real_dtype, sum_squares, where
+from flowopt.tree import computed_once, equal, real_dtype, sum_squares, where
 
 
 class RunState(eqx.Module):
@@ -93,6 +93,8 @@ class Stepper(eqx.Module):
     tol: Float[Array, ""] | float
     max_steps: int | None
     stop: Stop | None = None
+    live: Bool[Array, ""] | None = None
+    """Of an ensemble: true, which its compiler cannot know; see `computed_once`."""
 
     def start(self, params: PyTree, evaluations: Evaluations | None = None) -> RunState:
         """The state before the first step; its outcome is settled already where nothing is left to do."""
@@ -145,7 +147,7 @@ class Stepper(eqx.Module):
         attempt, kept = evaluations
         at = self.known_at(state, attempt)
         trial = solver.trial(method.flow, state.y, at, self._step(state), state.solver)
-        keep, step, controller, failed = self._judge(state, trial.y, trial.error)
+        keep, step, controller, failed = self._judgement(state, trial)
         always = keep is True
         keep = going if always else keep & going
 
@@ -217,6 +219,12 @@ class Stepper(eqx.Module):
     @property
     def _controller(self) -> diffrax.AbstractStepSizeController:
         return self.method.controller.wrap(1)
+
+    def _judgement(self, state: RunState, trial: Trial) -> tuple[Any, Array, PyTree, Any]:
+        judge = lambda: self._judge(state, trial.y, trial.error)
+        if self.live is None or self._constant:
+            return judge()
+        return computed_once(self.live, lambda: jtu.tree_map(jnp.asarray, judge()))
 
     def _judge(
         self, state: RunState, candidate: State, error: State | None
