@@ -1,12 +1,13 @@
 """Ensembles: what a step costs, beside Diffrax, optax and C on the same starts.
 
 `python -m studies.benchmarks.ensemble [--quick] [--runs N] [--rounds N] [--only NAME ...]`, where NAME is a method,
-`network`, `growth` or `cores`.
+`network`, `growth`, `cores` or `workers`.
 """
 
 import argparse
 import functools as ft
 import pathlib
+import statistics
 import tempfile
 import time
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from distributed import Client, LocalCluster
 
 import flowopt as fo
 from studies.benchmarks.measure import LONG, Cost, Run, in_turn, peak_of
@@ -81,6 +83,11 @@ def run(
         text += ["## As the number of runs grows (GD, poly3)", _growth(out, 3 if quick else 7)]
     if not only or "cores" in only:
         text += ["## One and two threads (GD, poly3)", _cores(runs, rounds)]
+    if not only or "workers" in only:
+        text += [
+            "## One and two Dask workers, processes of one thread (GD, poly3)",
+            _workers(runs if quick else 16 * runs, rounds),
+        ]
     return save_report("\n\n".join(text), out)
 
 
@@ -151,6 +158,28 @@ def _cores(runs: int, rounds: int) -> str:
     costs = in_turn(calls, rounds)
     rows = [[k, f"{1e9 * c.step:.2f}", f"{costs['1'].step / c.step:.2f}"] for k, c in costs.items()]
     return table(["threads", "ns a step", "times as fast as one"], rows)
+
+
+def _workers(runs: int, rounds: int) -> str:
+    """In turn, after a call that compiles."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as one,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as two,
+        Client(one) as alone,
+        Client(two) as both,
+    ):
+        loss, drawn = fo.benchmarks.poly3().loss, fo.uniform((-3, 3), (-3, 3))
+        for turn in range(rounds + 1):
+            for count, client in ((1, alone), (2, both)):
+                begin = time.perf_counter()
+                how: dict[str, Any] = dict(n=runs, key=0, tol=TOL, executor=client)
+                fo.ensemble(loss, drawn, fo.gd(1e-3), **how)
+                if turn:
+                    seconds[count].append(time.perf_counter() - begin)
+    median = {count: statistics.median(s) for count, s in seconds.items()}
+    rows = [[str(k), f"{s:.2f}", f"{median[1] / s:.2f}"] for k, s in median.items()]
+    return table(["workers", f"s for {runs:,} runs", "times as fast as one"], rows)
 
 
 def main() -> None:

@@ -23,11 +23,24 @@ METHODS = {
         step=0.1,
     ),
     "default": fo.default_method(),
+    "LM": fo.levenberg_marquardt(),
+    "implicit": fo.proximal_point(0.01),
 }
+RESIDUALS = fo.SumOfSquares(lambda p, args: jnp.stack([cubic(p[1]), cubic(p[0] + p[1])]) * 0.5**0.5)
+
+
+def cubic(z):
+    return z * z * (2 * z - 3) + 5
+
+
+def objective(method):
+    """poly3, as residuals where the method reads them."""
+    return RESIDUALS if method is METHODS["LM"] else POLY3.loss
 
 
 def ends_of(method, first, **settings):
-    return fo.ensemble(POLY3.loss, first, method, **dict(tol=1e-4, max_steps=500) | settings)
+    settings = dict(tol=1e-4, max_steps=500) | settings
+    return fo.ensemble(objective(method), first, method, **settings)
 
 
 def same(a, b):
@@ -41,9 +54,8 @@ def test_agrees_with_single_runs(method):
     first = starts(12)
     many = ends_of(method, first, max_steps=60)
     for i in range(12):
-        one = fo.minimise(
-            POLY3.loss, tuple(jnp.asarray(x[i]) for x in first), method, tol=1e-4, max_steps=60
-        )
+        start = tuple(jnp.asarray(x[i]) for x in first)
+        one = fo.minimise(objective(method), start, method, tol=1e-4, max_steps=60)
         assert int(one.outcome.code) == many.outcome.code[i]
         assert (
             one.stats["accepted"] == many.accepted[i] and one.stats["rejected"] == many.rejected[i]
@@ -83,6 +95,19 @@ def test_matrix_products_round_alike_at_any_width():
     narrow = call(width=64)
     same(narrow, call(width=1000))
     same(narrow, call(threads=1))
+
+
+def test_inner_products_of_a_runs_own_vectors_round_alike_at_any_width():
+    """Those in norms, and in the loss: no matrices, so any width is allowed."""
+    loss = lambda p, args: jnp.vdot(p, p) * jnp.sum(p) ** 2 + jnp.sum((p[1:] - p[:-1] ** 2) ** 2)
+    first = np.random.default_rng(0).normal(size=(300, 9))
+    method = fo.Method(
+        fo.flows.Gradient(), diffrax.Tsit5(), diffrax.PIDController(rtol=1e-3, atol=1e-6), step=0.1
+    )
+    call = lambda **how: fo.ensemble(loss, first, method, max_steps=100, **how)
+    narrow = call(width=64)
+    for width in (128, 1024):
+        same(narrow, call(width=width))
 
 
 def test_pytrees_args_and_dtypes():
