@@ -46,9 +46,11 @@ def run(
 ) -> str:
     """Measures, and returns the report: ns per attempted step, and how many times that each peer takes."""
     runs, rounds = (256, 1) if quick else (runs, rounds)
+    only = ("GD", "LM", "network", "growth", "cores", "workers") if quick and not only else only
     max_steps = 100 if quick else MAX_STEPS
     rows, held = [], []
-    for degree, problem in ((3, fo.benchmarks.poly3()), (5, fo.benchmarks.poly5())):
+    networks = {3: fo.benchmarks.poly3()} | ({} if quick else {5: fo.benchmarks.poly5()})
+    for degree, problem in networks.items():
         starts = tuple(np.random.default_rng(0).uniform(-3, 3, (2, runs)))
         ended = tuple(np.full(runs, float(x)) for x in problem.critical_points[0].params)
         for name in METHODS:
