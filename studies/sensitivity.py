@@ -162,9 +162,6 @@ def draw_expansion(
     for ax, name in zip(axes, some, strict=True):
         ds = fo.expansion(problem, methods[name], resolution=resolution, steps=50)
         plot_expansion(ds, ax, limit=0.3, colorbar=ax is axes[-1])
-        for point in problem.critical_points:
-            if point.nature == "minimum":
-                ax.plot(*map(float, point.params), "o", mfc="white", mec="black", ms=5)
         ax.set_title(name, fontsize="medium")
     save(figure, out / f"expansion-{problem.name}")
 
