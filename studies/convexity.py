@@ -67,7 +67,15 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         for name, (method, settings) in methods(problem).items():
             label = f"{problem.name}, {name}"
             size = 64 if quick else 256
-            ds = fo.basins(problem, method, REGION, size, progress=progress and label, **settings)
+            ds = fo.basins(
+                problem,
+                method,
+                REGION,
+                size,
+                store=report.unfinished(out, f"{label}, {size}"),
+                progress=progress and label,
+                **settings,
+            )
             maps[problem.name, name] = ds
             report.save_data(ds, out / f"{problem.name}-{name.replace(' ', '-')}.zarr")
     found = {key: measure(ds, maps[key[0], FLOW]) for key, ds in maps.items()}

@@ -1,5 +1,6 @@
 """Do adaptive schemes need tuning? Reach, cost and basins as their constants vary, against a learning rate's."""
 
+import functools as ft
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -72,7 +73,8 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         for name, constant in chosen.items():
             # An unguarded pair hovers, and is stopped as its authors do: see the study `reach`.
             published = name.startswith("Extragradient")
-            found[network, name] = fo.sweep(
+            asked = ft.partial(
+                fo.sweep,
                 problem,
                 constant.make,
                 constant.values,
@@ -83,6 +85,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
                 stop=stop_at_trial_point(problem.loss, 1e-4) if published else None,
                 progress=progress and f"{network}, {name}",
             )
+            found[network, name] = report.kept(out, f"{network}, {name}, {n}", asked)
             key = name.replace(":", "").replace(" ", "-")
             report.save_data(found[network, name], out / f"{network}-{key}.zarr")
     draw(found, out)

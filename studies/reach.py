@@ -104,7 +104,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         both.attrs["methods"] = list(here)
         report.save_data(both, out / f"{problem.name}.zarr")
     few = (problems[:1], 60) if quick else (problems, n)
-    noisy = reach_noise.measure(*few, quick, progress)
+    noisy = reach_noise.measure(*few, out, quick, progress)
     for key, ds in noisy.items():
         report.save_data(ds, out / f"{'-'.join(key).replace(' ', '-')}.zarr")
     text = "\n\n".join(

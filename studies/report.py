@@ -1,12 +1,19 @@
 """Markdown and files: what every study's report is made of."""
 
+import functools as ft
+import hashlib
 import pathlib
 import re
 import shutil
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 
 import xarray as xr
 from matplotlib.figure import Figure
+
+import flowopt
+import studies
+from flowopt.run.store import versions
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,8 +40,14 @@ def save_figure(figure: Figure, path: pathlib.Path) -> None:
 
 
 def save_data(data: xr.Dataset, path: pathlib.Path) -> None:
-    """Writes the data set as Zarr, in place of what was there."""
-    data.to_zarr(path, mode="w", consolidated=False)
+    """Writes the data set as Zarr, in place of what was there, which goes only once the new one is whole."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        data.to_zarr(beside, mode="w", consolidated=False)
+        shutil.rmtree(path, ignore_errors=True)
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def save_report(text: str, out: pathlib.Path) -> str:
@@ -47,6 +60,33 @@ def save_report(text: str, out: pathlib.Path) -> str:
 def unfinished(out: pathlib.Path, label: str) -> pathlib.Path:
     """Where the runs called `label` are kept while the study is under way: killed and started again, it goes on."""
     return out / "unfinished" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)}.zarr"
+
+
+def kept(out: pathlib.Path, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """`compute()`, or what it gave before this study was killed: kept, whole or not at all, where `unfinished` says.
+
+    What other versions of the code have left there is made anew. The dataset is always read back from the disk, so that
+    it has the same bits either way.
+    """
+    path = unfinished(out, label)
+    if not path.exists() or xr.open_zarr(path, consolidated=False).attrs["code"] != _code():
+        save_data(compute().assign_attrs(code=_code()), path)
+    data = xr.open_zarr(path, consolidated=False).load()
+    del data.attrs["code"]
+    for variable in data.variables.values():
+        variable.encoding.clear()  # of the file it came from
+    return data
+
+
+@ft.cache
+def _code() -> str:
+    """A hash of all that results depend on here: the sources of the library and of the studies, and the versions."""
+    digest = hashlib.sha256(repr(versions()).encode())
+    for package in (flowopt, studies):
+        folder = pathlib.Path(package.__path__[0])
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def save_together(reports: dict[str, str], out: str | pathlib.Path) -> pathlib.Path:

@@ -1,5 +1,6 @@
 """Do methods stay at a minimum that they were started next to?"""
 
+import functools as ft
 import pathlib
 from typing import Any
 
@@ -45,15 +46,18 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         if quick:
             chosen = {k: chosen[k] for k in [*list(chosen)[:3], "energy-guarded Euler"]}
         for name, method in chosen.items():
-            found[network, name] = fo.sensitivity(
+            label = f"{network}, {name}"
+            asked = ft.partial(
+                fo.sensitivity,
                 problem,
                 method,
                 n,
                 key=0,
                 distances=distances,
                 max_steps=steps,
-                progress=progress and f"{network}, {name}",
+                progress=progress and label,
             )
+            found[network, name] = report.kept(out, f"{label}, {n}", asked)
         draw(problem, {k: ds for (p, k), ds in found.items() if p == network}, out)
         draw_expansion(problem, chosen, resolution, out)
         both: Any = xr.concat(
