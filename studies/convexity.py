@@ -77,7 +77,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
                 **settings,
             )
             maps[problem.name, name] = ds
-            report.save_data(ds, out / f"{problem.name}-{name.replace(' ', '-')}.zarr")
+            report.save_data(ds, report.zarr_path(out, label))
     found = {key: measure(ds, maps[key[0], FLOW]) for key, ds in maps.items()}
     networks = [problem.name for problem in problems]
     for figure, name in (

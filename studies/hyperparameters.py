@@ -86,8 +86,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
                 progress=progress and f"{network}, {name}",
             )
             found[network, name] = report.kept(out, f"{network}, {name}, {n}", asked)
-            key = name.replace(":", "").replace(" ", "-")
-            report.save_data(found[network, name], out / f"{network}-{key}.zarr")
+            report.save_data(found[network, name], report.zarr_path(out, f"{network}, {name}"))
     draw(found, out)
     text = "\n\n".join(
         [
@@ -126,6 +125,22 @@ def decades_of(ds: xr.Dataset) -> tuple[float, float]:
     return float(best), float(log[-1] - log[0])
 
 
+def fails(ds: xr.Dataset) -> str:
+    """At which values it does not work, and why."""
+    lost, value = reached(ds) < 0.99, ds.value.values
+    dear = ~works(ds) & ~lost
+    why = ((lost, "fewer than 99% reach a point"), (dear, "more than ten times the least cost"))
+    return ", ".join(f"{text} at {_values(value[at])}" for at, text in why if at.any())
+
+
+def _values(values: np.ndarray) -> str:
+    return (
+        " and ".join(f"{v:.3g}" for v in values)
+        if len(values) < 3
+        else (f"{len(values)} values from {values[0]:.3g} to {values[-1]:.3g}")
+    )
+
+
 def basins_change(ds: xr.Dataset) -> float:
     """The share of starts that do not end at the same point at all values that work; NaN where fewer than two do."""
     labels = ds.label.values[works(ds)]
@@ -144,14 +159,16 @@ def table(found: dict) -> str:
             [
                 network,
                 name,
-                f"{ds.value.values[0]:.0e} to {ds.value.values[-1]:.0e}",
+                f"{ds.value.values[0]:.3g} to {ds.value.values[-1]:.3g}",
                 f"{report.percent(share.min())} to {report.percent(share.max())}",
                 f"{good:.1f} of {tried:.1f}",
+                f"{works(ds).sum()} of {ds.sizes['value']}",
                 f"{some.min():.3g} to {some.max():.3g}" if len(some) else "-",
                 "-" if np.isnan(change) else report.percent(change),
             ]
         )
     head = ["network", "constant", "from, to", "reach a critical point", "decades that work"]
+    head += ["values that work"]
     return report.table(
         [*head, "median cost there [gradients]", "starts whose end changes there"], rows
     )
@@ -162,7 +179,7 @@ def verdicts(found: dict) -> list[str]:
     every = {k: bool(np.all(works(ds))) for k, ds in found.items() if k[1] in adaptive}
     wide = {k: decades_of(ds) for k, ds in found.items() if k[1] not in adaptive}
     good = [f"{name} on {network}" for (network, name), ok in every.items() if ok]
-    bad = [f"{name} on {network}" for (network, name), ok in every.items() if not ok]
+    bad = [f"{k[1]} on {k[0]} ({fails(found[k])})" for k, ok in every.items() if not ok]
     moved = {k: basins_change(found[k]) for k in every}
     moved = {k: x for k, x in moved.items() if np.isfinite(x)}
     held = [k for k in every if k[1].startswith("guarded Euler:")]
@@ -170,7 +187,7 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             True if not bad else None if good else False,
             "the adaptive schemes need no hyperparameters: every value of their constants works",
-            f"all values work of {', '.join(good) or 'none'}; not all of {', '.join(bad) or 'none'}",
+            f"all values work of {', '.join(good) or 'none'}; not all of {'; '.join(bad) or 'none'}",
         ),
         report.verdict(
             all(every[k] for k in held),

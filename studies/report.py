@@ -59,7 +59,12 @@ def save_report(text: str, out: pathlib.Path) -> str:
 
 def unfinished(out: pathlib.Path, label: str) -> pathlib.Path:
     """Where the runs called `label` are kept while the study is under way: killed and started again, it goes on."""
-    return out / "unfinished" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)}.zarr"
+    return zarr_path(out / "unfinished", label)
+
+
+def zarr_path(out: pathlib.Path, label: str) -> pathlib.Path:
+    """The Zarr file in `out` for what is called `label`."""
+    return out / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)}.zarr"
 
 
 def kept(out: pathlib.Path, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:

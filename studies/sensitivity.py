@@ -121,13 +121,20 @@ def verdicts(found: dict) -> list[str]:
     names = lambda some: "; ".join(f"{k[1]} ({k[0]}, {report.percent(v)})" for k, v in some.items())
     stayed = {k: v for k, v in adam.items() if v == 0}
     out = {k: v for k, v in others.items() if v > 0}
+    kicks = {k: float(ds.kick.min()) for k, ds in found.items() if is_adam(k[1])}
+    nearest = min((v for v in kicks.values() if v > NEXT_TO), default=np.inf)
+    bare = (1 - 0.9) / (1 - 0.999) ** 0.5
     return [
         report.verdict(
             True if len(gone) == len(adam) else None if gone else False,
             "Adam leaves minima that it was started next to",
             f"from within {NEXT_TO:g} of a minimum it leaves as "
             + (names(gone) if gone else "none of those tried")
-            + ("; it stays as " + names(stayed) if stayed else ""),
+            + ("; it stays as " + names(stayed) if stayed else "")
+            + f". However small the gradient, its first step is lr (1 - b1)/sqrt(1 - b2) = {bare:.2f} lr in each param "
+            f"without bias correction, and lr with it; at lr 0.1 that is {bare * 0.1 * 2**0.5:.2f} and "
+            f"{0.1 * 2**0.5:.2f} in two params, at lr 0.001 a hundredth, where a kick of {nearest:.2f} is the shortest "
+            "that those which stay do not come back from",
         ),
         report.verdict(
             not out,
