@@ -172,8 +172,9 @@ def against_published(found: dict) -> str:
         rows.append([f"{network}, {name}", *cells, f"{furthest:.4f}", f"{p:.2g}"])
     head = ["run", *(f"({w:g}, {b:g})" for w, b in MINIMA), "diverged", "largest difference", "p"]
     text = (
-        f"Measured, and published in brackets; p is that of the chi-squared test that both, theirs of "
-        f"{PUBLISHED_RUNS:,} starts, are counts of the same shares. Our starts are the same in all four rows: so is part of the chance.\n\n"
+        "Measured, and published in brackets; p is that of the chi-squared test that both, theirs of "
+        f"{PUBLISHED_RUNS:,} starts, are counts of the same shares. Our starts are the same in all four rows, so is "
+        "part of the chance.\n\n"
     )
     return text + report.table(head, rows)
 
