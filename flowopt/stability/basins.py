@@ -47,7 +47,7 @@ def basins(
     - `refine`: levels of refinement. With r of them, only every 2^r-th cell along each axis is run at first,
       and the others only where labels change; what was not run takes the label and the steps of its nearest
       run cell. The map is the same but for islands that no coarser grid has met: with three
-      levels, on 256 x 256 cells, at most 0.1% of the cells where boundaries are smooth, and 2.6% where they are
+      levels, on 256 x 256 cells, less than 0.1% of the cells where boundaries are smooth, and 1.3% where they are
       worst shattered, as the study `convexity` measures.
     - `tol`, `max_steps`, `stop`, `store`, `executor`: as in `flowopt.ensemble`.
     - `radius`: distance to a critical point within which a converged run has reached it [params].

@@ -62,7 +62,7 @@ def _exit_times(fn, flow, solver, starts, centre, t1, rtol):
     rounding = jnp.finfo(t1.dtype).eps * (1 + jnp.sqrt(sum_squares(centre)))
 
     def one(start):
-        atol = 1e-7 * jnp.sqrt(sum_squares(start)) + 4 * rounding
+        atol = rtol * jnp.sqrt(sum_squares(start)) + 4 * rounding
         left = lambda t, y, args, **_: sum_squares(y.params) - EXIT**2
         late = lambda t, y, args, **_: t >= t1
         solution = diffrax.diffeqsolve(
