@@ -35,8 +35,18 @@ def verdict(holds: bool | None, claim: str, measured: str) -> str:
 
 def save_figure(figure: Figure, path: pathlib.Path) -> None:
     """Writes the figure as PNG, and as PDF beside it."""
-    figure.savefig(path, dpi=150)
-    figure.savefig(path.with_suffix(".pdf"), dpi=150)
+    for suffix in (path.suffix, ".pdf"):
+        _whole(path.with_suffix(suffix), lambda beside: figure.savefig(beside, dpi=150))
+
+
+def _whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+    """Writes a file whole or not at all: what was there stays until the new one is complete, also on a full disk."""
+    beside = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def save_data(data: xr.Dataset, path: pathlib.Path) -> None:
@@ -52,7 +62,7 @@ def save_data(data: xr.Dataset, path: pathlib.Path) -> None:
 
 def save_report(text: str, out: pathlib.Path) -> str:
     """Writes report.md, and returns it; the runs that it was made of have done their duty."""
-    (out / "report.md").write_text(text + "\n")
+    _whole(out / "report.md", lambda beside: beside.write_text(text + "\n"))
     shutil.rmtree(out / "unfinished", ignore_errors=True)
     return text
 
@@ -102,5 +112,5 @@ def save_together(reports: dict[str, str], out: str | pathlib.Path) -> pathlib.P
         figures = sorted((out / name).rglob("*.png"))
         parts += [text, *(f"![{f.stem}]({f.relative_to(out).as_posix()})" for f in figures)]
     path = out / "report.md"
-    path.write_text("\n\n".join(parts) + "\n")
+    _whole(path, lambda beside: beside.write_text("\n\n".join(parts) + "\n"))
     return path
