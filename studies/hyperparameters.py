@@ -190,9 +190,11 @@ def verdicts(found: dict) -> list[str]:
             f"all values work of {', '.join(good) or 'none'}; not all of {'; '.join(bad) or 'none'}",
         ),
         report.verdict(
-            all(every[k] for k in held),
+            True if all(every[k] for k in held) else None if any(every[k] for k in held) else False,
             "so it is with the energy-guarded gradient flow: first step, lam and safety",
-            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried",
+            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried; at every value at "
+            f"least {report.percent(min(reached(found[k]).min() for k in held))} of the runs reach a critical point, and "
+            "what a value can spoil is the cost",
         ),
         report.verdict(
             all(good < tried / 2 for good, tried in wide.values()),
@@ -203,10 +205,21 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             max(moved.values(), default=0.0) < 0.05,
             "the constants of the adaptive schemes do not move the basins",
-            "so many starts end at another point at some of the values that work: "
-            + "; ".join(f"{report.percent(x)} ({k[1]} on {k[0]})" for k, x in moved.items()),
+            "a guard bears longer steps, which may pass over a barrier, the smaller lam is; so many starts end at another point at some of the values that work: "
+            + "; ".join(f"{report.percent(x)} ({k[1]} on {k[0]})" for k, x in moved.items())
+            + "".join(where_moved(found[k], k) for k, x in moved.items() if x >= 0.05),
         ),
     ]
+
+
+def where_moved(ds: xr.Dataset, key: tuple[str, str]) -> str:
+    """At which of the values that work how many starts end elsewhere than at the last of them."""
+    some = ds.isel(value=works(ds))
+    apart = np.mean(some.label.values != some.label.values[-1], axis=1)
+    shares = ", ".join(
+        f"{report.percent(x)} at {v:g}" for x, v in zip(apart, some.value.values[:-1], strict=False)
+    )
+    return f". Of {key[1]} on {key[0]}, elsewhere than at {some.value.values[-1]:g}: {shares}"
 
 
 def draw(found: dict, out: pathlib.Path) -> None:
