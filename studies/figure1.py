@@ -157,7 +157,7 @@ def verdicts(found: dict) -> list[str]:
         ),
         report.verdict(
             agree(spread),
-            "Adam's basins are shattered, more than those of energy-stable GD",
+            "Adam's basins are in pieces, more of them than those of energy-stable GD are",
             f"{listed(of(adam, 'parts'), str)} connected parts against {listed(of(stable, 'parts'), str)}, of "
             f"{listed(of(adam, 'basins'), str)} and {listed(of(stable, 'basins'), str)} basins, {both}",
         ),

@@ -192,9 +192,9 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             True if all(every[k] for k in held) else None if any(every[k] for k in held) else False,
             "so it is with the energy-guarded gradient flow: first step, lam and safety",
-            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried; at every value at "
-            f"least {report.percent(min(reached(found[k]).min() for k in held))} of the runs reach a critical point, and "
-            "what a value can spoil is the cost",
+            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried; at every "
+            f"value {report.percent(min(reached(found[k]).min() for k in held))} of the runs or more reach a critical "
+            "point: what a value can spoil is the cost",
         ),
         report.verdict(
             all(good < tried / 2 for good, tried in wide.values()),
@@ -205,7 +205,8 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             max(moved.values(), default=0.0) < 0.05,
             "the constants of the adaptive schemes do not move the basins",
-            "a guard bears longer steps, which may pass over a barrier, the smaller lam is; so many starts end at another point at some of the values that work: "
+            "a guard bears longer steps, which may pass over a barrier, the smaller lam is; so many starts end at "
+            "another point at some of the values that work: "
             + "; ".join(f"{report.percent(x)} ({k[1]} on {k[0]})" for k, x in moved.items())
             + "".join(where_moved(found[k], k) for k, x in moved.items() if x >= 0.05),
         ),
@@ -245,6 +246,5 @@ def draw(found: dict, out: pathlib.Path) -> None:
         below.set(xlabel="constant / its usual value", ylabel="median cost [gradients]")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    for suffix in (".png", ".pdf"):
-        report.save_figure(figure, (out / "hyperparameters").with_suffix(suffix))
+    report.save_figure(figure, out / "hyperparameters.png")
     plt.close(figure)

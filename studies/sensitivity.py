@@ -161,7 +161,8 @@ def draw(problem: fo.Problem, found: dict[str, xr.Dataset], out: pathlib.Path) -
     figure.supylabel("probability of ending elsewhere")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    save(figure, out / f"sensitivity-{problem.name}")
+    report.save_figure(figure, out / f"sensitivity-{problem.name}.png")
+    plt.close(figure)
 
 
 def draw_expansion(
@@ -174,11 +175,6 @@ def draw_expansion(
         ds = fo.expansion(problem, methods[name], resolution=resolution, steps=50)
         plot_expansion(ds, ax, limit=0.3, colorbar=ax is axes[-1])
         ax.set_title(name, fontsize="medium")
-    save(figure, out / f"expansion-{problem.name}")
-
-
-def save(figure, path: pathlib.Path) -> None:
-    """As PNG and PDF."""
-    for suffix in (".png", ".pdf"):
-        report.save_figure(figure, path.with_suffix(suffix))
+        report.save_data(ds, report.zarr_path(out, f"expansion, {problem.name}, {name}"))
+    report.save_figure(figure, out / f"expansion-{problem.name}.png")
     plt.close(figure)
