@@ -5,7 +5,6 @@ import hashlib
 import pathlib
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 
 import xarray as xr
@@ -41,7 +40,7 @@ def save_figure(figure: Figure, path: pathlib.Path) -> None:
 
 def _whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """Writes a file whole or not at all: what was there stays until the new one is complete, also on a full disk."""
-    beside = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    beside = path.with_name(f".new.{path.name}")  # if killed, the next time overwrites it
     try:
         write(beside)
         beside.replace(path)
@@ -51,7 +50,7 @@ def _whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
 
 def save_data(data: xr.Dataset, path: pathlib.Path) -> None:
     """Writes the data set as Zarr, in place of what was there, which goes only once the new one is whole."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    beside = path.with_name(f".new.{path.name}")
     try:
         data.to_zarr(beside, mode="w", consolidated=False)
         shutil.rmtree(path, ignore_errors=True)
