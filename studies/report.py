@@ -83,7 +83,7 @@ def kept(out: pathlib.Path, label: str, compute: Callable[[], xr.Dataset]) -> xr
     it has the same bits either way.
     """
     path = unfinished(out, label)
-    if not path.exists() or xr.open_zarr(path, consolidated=False).attrs["code"] != _code():
+    if not path.exists() or xr.open_zarr(path, consolidated=False).attrs.get("code") != _code():
         save_data(compute().assign_attrs(code=_code()), path)
     data = xr.open_zarr(path, consolidated=False).load()
     del data.attrs["code"]
