@@ -104,12 +104,14 @@ def _code() -> str:
 
 
 def save_together(reports: dict[str, str], out: str | pathlib.Path) -> pathlib.Path:
-    """Writes several studies' reports, and every figure in their folders, as one page; returns its path."""
+    """Writes several studies' reports, with every figure in their folders, as one page; returns its path."""
     out = pathlib.Path(out)
     parts = []
     for name, text in reports.items():
-        figures = sorted((out / name).rglob("*.png"))
-        parts += [text, *(f"![{f.stem}]({f.relative_to(out).as_posix()})" for f in figures)]
+        figures = [f.relative_to(out).as_posix() for f in sorted((out / name).rglob("*.png"))]
+        text = re.sub(r"\]\(([^)#:]+\.png)\)", rf"]({name}/\1)", text)  # from where the page is
+        rest = [f for f in figures if f"]({f})" not in text]
+        parts += [text, *(f"![{pathlib.Path(f).stem}]({f})" for f in rest)]
     path = out / "report.md"
     _whole(path, lambda beside: beside.write_text("\n\n".join(parts) + "\n"))
     return path

@@ -43,10 +43,14 @@ def test_the_command_line_lists_and_goes_on_where_it_was_killed(tmp_path, monkey
 
 
 def test_reports_and_figures_are_put_together(tmp_path):
+    """Each figure once: where the report shows it, and at its end those that it does not."""
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "map.png").touch()
-    page = report.save_together({"one": "# one", "two": "# two"}, tmp_path).read_text()
-    assert page == "# one\n\n![map](one/map.png)\n\n# two\n"
+    for figure in ("map", "shown"):
+        (tmp_path / "one" / f"{figure}.png").touch()
+    reports = {"one": "# one\n\n![a map](shown.png) [far](https://a.org/b.png)", "two": "# two"}
+    page = report.save_together(reports, tmp_path).read_text()
+    shown = "# one\n\n![a map](one/shown.png) [far](https://a.org/b.png)"
+    assert page == f"{shown}\n\n![map](one/map.png)\n\n# two\n"
 
 
 def test_what_is_kept_is_not_computed_again_unless_the_code_changed(tmp_path, monkeypatch):
