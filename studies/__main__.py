@@ -37,7 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         begin = time.perf_counter()
         print(f"== {name}", flush=True)
-        reports[name] = studies.run(name, options.out, options.quick, progress=True)
+        try:
+            reports[name] = studies.run(name, options.out, options.quick, progress=True)
+        except OSError as e:  # an unwritable folder, a full disk
+            text = "\n".join([str(e), *getattr(e, "__notes__", [])])
+            print(f"--out {options.out}: {text}\nWhat is whole there is kept.", file=sys.stderr)
+            return 1
         print(
             f"{reports[name]}\n== {name}: {time.perf_counter() - begin:.0f} s, in {options.out}/{name}/",
             flush=True,

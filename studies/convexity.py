@@ -67,9 +67,17 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         for name, (method, settings) in methods(problem).items():
             label = f"{problem.name}, {name}"
             size = 64 if quick else 256
-            ds = fo.basins(problem, method, REGION, size, progress=progress and label, **settings)
+            ds = fo.basins(
+                problem,
+                method,
+                REGION,
+                size,
+                store=report.unfinished(out, f"{label}, {size}"),
+                progress=progress and label,
+                **settings,
+            )
             maps[problem.name, name] = ds
-            report.save_data(ds, out / f"{problem.name}-{name.replace(' ', '-')}.zarr")
+            report.save_data(ds, report.zarr_path(out, label))
     found = {key: measure(ds, maps[key[0], FLOW]) for key, ds in maps.items()}
     networks = [problem.name for problem in problems]
     for figure, name in (

@@ -162,12 +162,18 @@ def excursion(
     """The largest distance from `centre` in 1,000 attempted steps, of runs started at `offsets` (2, n) from it with
     a velocity of size `speed` [params/time] outwards, for a flow whose memory is a velocity."""
     stepper = stepper_for(problem, method, 1e-300)
-    norms = np.linalg.norm(offsets, axis=0)
+    outwards = offsets / np.linalg.norm(offsets, axis=0)
     middle = tuple(jnp.asarray(c) for c in centre)
+    velocity = None if speed == 0 else jnp.asarray(speed)  # a flow without memory has none
+    far = _excursions(stepper, middle, jnp.asarray(offsets.T), jnp.asarray(outwards.T), velocity)
+    return np.nan_to_num(np.asarray(far), nan=np.inf)
 
+
+@eqx.filter_jit
+def _excursions(stepper: Stepper, middle: Any, offsets: Any, outwards: Any, speed: Any) -> Any:
     def one(offset: Any, outwards: Any) -> Any:
-        state = stepper.start((centre[0] + offset[0], centre[1] + offset[1]))
-        if speed:
+        state = stepper.start((middle[0] + offset[0], middle[1] + offset[1]))
+        if speed is not None:
             memory = (speed * outwards[0], speed * outwards[1])
             y = state.y._replace(memory=memory)
             state = eqx.tree_at(lambda s: s.y, state, y)
@@ -178,8 +184,7 @@ def excursion(
 
         return jnp.max(jax.lax.scan(step, state, length=1000)[1])
 
-    far = jax.jit(jax.vmap(one))(jnp.asarray(offsets.T), jnp.asarray((offsets / norms).T))
-    return np.nan_to_num(np.asarray(far), nan=np.inf)
+    return jax.vmap(one)(offsets, outwards)
 
 
 def guarded_against_unguarded(networks: list[fo.Problem], quick: bool, progress: bool) -> list[str]:
@@ -244,8 +249,9 @@ def watch(
 def laws(networks: list[fo.Problem], out: pathlib.Path, quick: bool, progress: bool) -> list[str]:
     n = 200 if quick else 2000
     start = fo.uniform((-5, 5), (-5, 5))(jax.random.key(1), n)
+    chosen = dict(list(LAWS.items())[: 3 if quick else None])
     rows = []
-    for name, method in tqdm(LAWS.items(), disable=not progress, desc="laws", leave=False):
+    for name, method in tqdm(chosen.items(), disable=not progress, desc="laws", leave=False):
         cells = []
         for problem in networks:
             ends = fo.ensemble(problem.loss, start, method, tol=1e-4, max_steps=20_000)
@@ -259,7 +265,7 @@ def laws(networks: list[fo.Problem], out: pathlib.Path, quick: bool, progress: b
     figure, axes = plt.subplots(
         2, 4, figsize=(14, 6), layout="constrained", sharex=True, sharey=True
     )
-    for ax, colour, (name, method) in zip(axes.flat, COLOURS, LAWS.items(), strict=True):
+    for ax, colour, (name, method) in zip(axes.flat, COLOURS, chosen.items(), strict=False):
         end = fo.minimise(
             fo.benchmarks.poly3().loss,
             (jnp.array(2.5), jnp.array(-2.0)),

@@ -85,9 +85,9 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
             (__doc__ or "").strip(),
             "![basins](figure1.png)",
             report.table(head, rows),
-            "`parts of the basins`: connected parts of all basins together, of more than one cell. `nearest stray "
-            "start`: the least distance from a minimum [params] to a start whose run left it for another "
-            "critical point or for none. `unfinished`: ended by max_steps or stalled.",
+            "`parts of the basins`: connected parts of all basins together, of more than one cell; a basin without one "
+            "does not count. `nearest stray start`: the least distance from a minimum [params] to a start whose run "
+            "left it for another critical point or for none. `unfinished`: ended by max_steps or stalled.",
             "## Against the source document",
             "\n".join(verdicts(found)),
             remarks(found),
@@ -108,8 +108,8 @@ def measure(ds: xr.Dataset) -> dict:
         unstable=share(*points("saddle", "maximum")),
         unfinished=share(MAX_STEPS, STALLED),
         elsewhere=share(ELSEWHERE),
-        parts=sum(parts(label == i, least=2) for i in range(len(natures))),
-        basins=sum(bool((label == i).any()) for i in range(len(natures))),
+        parts=sum(each := [parts(label == i, least=2) for i in range(len(natures))]),
+        basins=sum(n > 0 for n in each),
         stray=min((stray(ds, i) for i in points("minimum")), default=np.inf),
         steps=float((ds.accepted + ds.rejected).mean()),
     )
@@ -157,7 +157,7 @@ def verdicts(found: dict) -> list[str]:
         ),
         report.verdict(
             agree(spread),
-            "Adam's basins are shattered, more than those of energy-stable GD",
+            "Adam's basins are in pieces, more of them than those of energy-stable GD are",
             f"{listed(of(adam, 'parts'), str)} connected parts against {listed(of(stable, 'parts'), str)}, of "
             f"{listed(of(adam, 'basins'), str)} and {listed(of(stable, 'basins'), str)} basins, {both}",
         ),

@@ -1,5 +1,6 @@
 """Do adaptive schemes need tuning? Reach, cost and basins as their constants vary, against a learning rate's."""
 
+import functools as ft
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -72,7 +73,8 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         for name, constant in chosen.items():
             # An unguarded pair hovers, and is stopped as its authors do: see the study `reach`.
             published = name.startswith("Extragradient")
-            found[network, name] = fo.sweep(
+            asked = ft.partial(
+                fo.sweep,
                 problem,
                 constant.make,
                 constant.values,
@@ -83,8 +85,8 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
                 stop=stop_at_trial_point(problem.loss, 1e-4) if published else None,
                 progress=progress and f"{network}, {name}",
             )
-            key = name.replace(":", "").replace(" ", "-")
-            report.save_data(found[network, name], out / f"{network}-{key}.zarr")
+            found[network, name] = report.kept(out, f"{network}, {name}, {n}", asked)
+            report.save_data(found[network, name], report.zarr_path(out, f"{network}, {name}"))
     draw(found, out)
     text = "\n\n".join(
         [
@@ -123,6 +125,22 @@ def decades_of(ds: xr.Dataset) -> tuple[float, float]:
     return float(best), float(log[-1] - log[0])
 
 
+def fails(ds: xr.Dataset) -> str:
+    """At which values it does not work, and why."""
+    lost, value = reached(ds) < 0.99, ds.value.values
+    dear = ~works(ds) & ~lost
+    why = ((lost, "fewer than 99% reach a point"), (dear, "more than ten times the least cost"))
+    return ", ".join(f"{text} at {_values(value[at])}" for at, text in why if at.any())
+
+
+def _values(values: np.ndarray) -> str:
+    return (
+        " and ".join(f"{v:.3g}" for v in values)
+        if len(values) < 3
+        else (f"{len(values)} values from {values[0]:.3g} to {values[-1]:.3g}")
+    )
+
+
 def basins_change(ds: xr.Dataset) -> float:
     """The share of starts that do not end at the same point at all values that work; NaN where fewer than two do."""
     labels = ds.label.values[works(ds)]
@@ -141,14 +159,16 @@ def table(found: dict) -> str:
             [
                 network,
                 name,
-                f"{ds.value.values[0]:.0e} to {ds.value.values[-1]:.0e}",
+                f"{ds.value.values[0]:.3g} to {ds.value.values[-1]:.3g}",
                 f"{report.percent(share.min())} to {report.percent(share.max())}",
                 f"{good:.1f} of {tried:.1f}",
+                f"{works(ds).sum()} of {ds.sizes['value']}",
                 f"{some.min():.3g} to {some.max():.3g}" if len(some) else "-",
                 "-" if np.isnan(change) else report.percent(change),
             ]
         )
     head = ["network", "constant", "from, to", "reach a critical point", "decades that work"]
+    head += ["values that work"]
     return report.table(
         [*head, "median cost there [gradients]", "starts whose end changes there"], rows
     )
@@ -159,7 +179,7 @@ def verdicts(found: dict) -> list[str]:
     every = {k: bool(np.all(works(ds))) for k, ds in found.items() if k[1] in adaptive}
     wide = {k: decades_of(ds) for k, ds in found.items() if k[1] not in adaptive}
     good = [f"{name} on {network}" for (network, name), ok in every.items() if ok]
-    bad = [f"{name} on {network}" for (network, name), ok in every.items() if not ok]
+    bad = [f"{k[1]} on {k[0]} ({fails(found[k])})" for k, ok in every.items() if not ok]
     moved = {k: basins_change(found[k]) for k in every}
     moved = {k: x for k, x in moved.items() if np.isfinite(x)}
     held = [k for k in every if k[1].startswith("guarded Euler:")]
@@ -167,12 +187,14 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             True if not bad else None if good else False,
             "the adaptive schemes need no hyperparameters: every value of their constants works",
-            f"all values work of {', '.join(good) or 'none'}; not all of {', '.join(bad) or 'none'}",
+            f"all values work of {', '.join(good) or 'none'}; not all of {'; '.join(bad) or 'none'}",
         ),
         report.verdict(
-            all(every[k] for k in held),
+            True if all(every[k] for k in held) else None if any(every[k] for k in held) else False,
             "so it is with the energy-guarded gradient flow: first step, lam and safety",
-            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried",
+            f"{sum(every[k] for k in held)} of {len(held)} of its constants work at all values tried; at every "
+            f"value {report.percent(min(reached(found[k]).min() for k in held))} of the runs or more reach a critical "
+            "point: what a value can spoil is the cost",
         ),
         report.verdict(
             all(good < tried / 2 for good, tried in wide.values()),
@@ -183,10 +205,22 @@ def verdicts(found: dict) -> list[str]:
         report.verdict(
             max(moved.values(), default=0.0) < 0.05,
             "the constants of the adaptive schemes do not move the basins",
-            "so many starts end at another point at some of the values that work: "
-            + "; ".join(f"{report.percent(x)} ({k[1]} on {k[0]})" for k, x in moved.items()),
+            "a guard bears longer steps, which may pass over a barrier, the smaller lam is; so many starts end at "
+            "another point at some of the values that work: "
+            + "; ".join(f"{report.percent(x)} ({k[1]} on {k[0]})" for k, x in moved.items())
+            + "".join(where_moved(found[k], k) for k, x in moved.items() if x >= 0.05),
         ),
     ]
+
+
+def where_moved(ds: xr.Dataset, key: tuple[str, str]) -> str:
+    """At which of the values that work how many starts end elsewhere than at the last of them."""
+    some = ds.isel(value=works(ds))
+    apart = np.mean(some.label.values != some.label.values[-1], axis=1)
+    shares = ", ".join(
+        f"{report.percent(x)} at {v:g}" for x, v in zip(apart, some.value.values[:-1], strict=False)
+    )
+    return f". Of {key[1]} on {key[0]}, elsewhere than at {some.value.values[-1]:g}: {shares}"
 
 
 def draw(found: dict, out: pathlib.Path) -> None:
@@ -212,6 +246,5 @@ def draw(found: dict, out: pathlib.Path) -> None:
         below.set(xlabel="constant / its usual value", ylabel="median cost [gradients]")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    for suffix in (".png", ".pdf"):
-        report.save_figure(figure, (out / "hyperparameters").with_suffix(suffix))
+    report.save_figure(figure, out / "hyperparameters.png")
     plt.close(figure)

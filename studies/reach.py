@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 import xarray as xr
 
 import flowopt as fo
@@ -21,6 +22,7 @@ PUBLISHED = {
     ("poly2", "Extragradient, stopped at the trial point"): (0.2138, 0.2087, 0.2927, 0.2848, 0.0),
     ("poly3", "energy-guarded Euler, backtracking 2, 2"): (0.2157, 0.2155, 0.2832, 0.2856, 0.0),
 }
+PUBLISHED_RUNS = 10_000
 MINIMA = ((-2.0, 1.0), (2.0, -1.0), (0.0, -1.0), (0.0, 1.0))
 
 
@@ -104,9 +106,9 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
         both.attrs["methods"] = list(here)
         report.save_data(both, out / f"{problem.name}.zarr")
     few = (problems[:1], 60) if quick else (problems, n)
-    noisy = reach_noise.measure(*few, quick, progress)
+    noisy = reach_noise.measure(*few, out, quick, progress)
     for key, ds in noisy.items():
-        report.save_data(ds, out / f"{'-'.join(key).replace(' ', '-')}.zarr")
+        report.save_data(ds, report.zarr_path(out, ", ".join(key)))
     text = "\n\n".join(
         [
             "# reach: the probability of each critical point",
@@ -164,9 +166,17 @@ def against_published(found: dict) -> str:
         measured = (*(share_at(ds, p) for p in MINIMA), float(ds.probability.sel(end=-3)))
         cells = [f"{m:.4f} ({p:.4f})" for m, p in zip(measured, published, strict=True)]
         furthest = max(abs(m - p) for m, p in zip(measured, published, strict=True))
-        rows.append([f"{network}, {name}", *cells, f"{furthest:.4f}"])
-    head = ["run", *(f"({w:g}, {b:g})" for w, b in MINIMA), "diverged", "largest difference"]
-    return "Measured, and published in brackets.\n\n" + report.table(head, rows)
+        runs = np.array([ds.sizes["run"], PUBLISHED_RUNS])
+        counts = np.rint(runs[:, None] * np.array([measured, published]))
+        _, p, *_ = scipy.stats.chi2_contingency(counts[:, counts.any(axis=0)])
+        rows.append([f"{network}, {name}", *cells, f"{furthest:.4f}", f"{p:.2g}"])
+    head = ["run", *(f"({w:g}, {b:g})" for w, b in MINIMA), "diverged", "largest difference", "p"]
+    text = (
+        "Measured, and published in brackets; p is that of the chi-squared test that both, theirs of "
+        f"{PUBLISHED_RUNS:,} starts, are counts of the same shares. Our starts are the same in all four rows, so is "
+        "part of the chance.\n\n"
+    )
+    return text + report.table(head, rows)
 
 
 def linger(

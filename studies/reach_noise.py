@@ -1,6 +1,7 @@
 """The part of the study `reach` with noise on the gradient: is any maximum or saddle found?"""
 
 import functools as ft
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ KINDS = ("additive", "mini-batch", "SDE")
 
 
 def measure(
-    problems: Sequence[fo.Problem], n: int, quick: bool, progress: bool
+    problems: Sequence[fo.Problem], n: int, out: pathlib.Path, quick: bool, progress: bool
 ) -> dict[tuple[str, ...], xr.Dataset]:
     """By (network, method, kind of noise, where from): `reach` of guarded descent from where the noise led."""
     found = {}
@@ -35,10 +36,15 @@ def measure(
             ("at unstable points", at_unstable(problem, n)),
         ):
             if starts is not None:
-                ds = fo.reach(problem, fo.lyapunov(), noisy(starts), tol=1e-4)
-                lingering = _still_there(problem, ds)
-                found[problem.name, name, kind, origin] = ds.assign_attrs(lingering=lingering)
+                key = (problem.name, name, kind, origin)
+                asked = ft.partial(_followed, problem, noisy, starts)
+                found[key] = report.kept(out, f"{', '.join(key)}, {n}", asked)
     return found
+
+
+def _followed(problem: fo.Problem, noisy: Callable, starts: Any) -> xr.Dataset:
+    ds = fo.reach(problem, fo.lyapunov(), noisy(starts), tol=1e-4)
+    return ds.assign_attrs(lingering=_still_there(problem, ds))
 
 
 def _jobs(problem: fo.Problem, quick: bool) -> list[tuple[str, str, Callable]]:

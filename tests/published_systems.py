@@ -1,6 +1,7 @@
 """Systems with published basins, for `flowopt.basins` and `flowopt.reach`."""
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -72,6 +73,61 @@ def pendulum() -> fo.ODE:
         controller=diffrax.PIDController(rtol=1e-6, atol=1e-8),
         dt0=0.1,
     )
+
+
+def forced_pendulum() -> fo.ODE:
+    """theta'' + 0.1 theta' + sin(theta) = 2.1 cos t: in the end it rotates once a period, one way or the other."""
+    turn = 2 * np.pi
+
+    def feature(ts, ys):
+        turns = (ys[0][-1] - ys[0][0]) / (ts[-1] - ts[0])  # per period
+        rotates = jnp.abs(jnp.abs(turns) - 1) < 0.05
+        return jnp.where(rotates, (turns > 0).astype(jnp.int32), -1)
+
+    return fo.ODE(
+        field(lambda t, theta, v: (v, -0.1 * v - jnp.sin(theta) + 2.1 * jnp.cos(t))),
+        t1=100 * turn,
+        feature=feature,
+        names=("backward", "forward"),
+        ts=np.array([90, 100]) * turn,
+        controller=diffrax.ConstantStepSize(),
+        dt0=turn / 32,
+    )
+
+
+def transients(system: fo.ODE, *starts) -> tuple[float, float]:
+    """(kappa, lambda) of a forced pendulum's transients: the rate at which they end, and their Lyapunov exponent.
+
+    Both per period, of 2 pi: of the starts still in transit after 5 to 25 periods; over periods 8 to 28 of those that
+    are after 35.
+    """
+    periods, turn = 60, 2 * np.pi
+
+    def period(y):
+        sol = diffrax.diffeqsolve(
+            system.term, system.solver, 0.0, turn, system.dt0, y, max_steps=64,
+            stepsize_controller=system.controller, adjoint=diffrax.ForwardMode(),
+        )  # fmt: skip
+        return jax.tree.map(lambda x: x[-1], sol.ys)
+
+    def step(carry, _):
+        y, v = carry
+        y, v = jax.jvp(period, (y,), (v,))
+        size = jnp.hypot(*v)
+        return (y, jax.tree.map(lambda x: x / size, v)), (y[0], jnp.log(size))
+
+    @jax.jit
+    @jax.vmap
+    def orbit(y):
+        return jax.lax.scan(step, (y, (1.0, 0.0)), None, periods)[1]
+
+    angle, growth = map(np.asarray, orbit(starts))
+    turns = np.diff(angle, axis=1, prepend=np.asarray(starts[0])[:, None]) / turn
+    wandering = np.abs(turns - np.round(turns[:, -1:])) > 0.05
+    last = np.where(wandering.any(axis=1), periods - np.argmax(wandering[:, ::-1], axis=1), 0)
+    n = np.arange(5, 25)
+    kappa = -np.polyfit(n, np.log([np.mean(last > k) for k in n]), 1)[0]
+    return float(kappa), float(growth[last > 35, 8:28].mean())
 
 
 # Where each cycle is at the times 2 pi n, from the starts that bSTAB gives for them, by SciPy to 1e-10.

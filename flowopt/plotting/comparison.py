@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowopt.plotting.runs import MARKERS, NO_POINT_COLOURS, point_colours
+from flowopt.plotting.runs import MARKERS, NO_POINT_COLOURS, draw_points, point_colours
 
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6BB1")
 _STYLES = ("-", "--", "-.", ":")
@@ -62,7 +62,8 @@ def plot_expansion(
 ) -> Axes:
     """Draws `flowopt.expansion`: red where neighbouring runs part, blue where they meet, grey where they overflowed.
 
-    `limit` [1/step] is the end of the colour scale either way; the 99% quantile of |exponent| if None.
+    White markers are the critical points in the plane of the map, by nature. `limit` [1/step] is the end of the colour
+    scale either way; the 99% quantile of |exponent| if None.
     """
     if "exponent" not in ds:
         raise ValueError("`ds` must be a dataset as flowopt.expansion returns it")
@@ -70,19 +71,19 @@ def plot_expansion(
     x = ds.exponent.values
     finite = np.abs(x[np.isfinite(x)])
     limit = limit or (float(np.quantile(finite, 0.99)) if len(finite) else 1.0)
-    (w_lo, w_hi), (b_lo, b_hi) = ds.attrs["region"]
+    (u_lo, u_hi), (v_lo, v_hi) = ds.attrs["region"]
     ax.set_facecolor("#BFBFBF")
     image = ax.imshow(
         np.where(np.isnan(x), np.nan, np.clip(x, -limit, limit)).T,
         origin="lower",
-        extent=(w_lo, w_hi, b_lo, b_hi),
+        extent=(u_lo, u_hi, v_lo, v_hi),
         interpolation="nearest",
         aspect="auto",
         cmap="RdBu_r",
         vmin=-limit,
         vmax=limit,
     )
-    ax.set(xlabel="w [params]", ylabel="b [params]")
+    draw_points(ds, ax, ds.exponent.dims)
     if colorbar:
         label = f"exponent over {ds.attrs['steps']} steps [1/step]"
         ax.figure.colorbar(image, ax=ax, label=label)

@@ -1,5 +1,6 @@
 """Figures. Every function takes an `ax` to draw in; the same critical point has the same colour in all of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -68,11 +69,7 @@ def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) 
         interpolation="nearest",
         aspect="auto",
     )
-    for (u, v), nature in zip(ds.point_place.values, natures, strict=True):
-        if u_lo <= u <= u_hi and v_lo <= v <= v_hi:
-            ax.plot(u, v, MARKERS.get(nature, "o"), mfc="white", mec="black", ms=6, mew=1)
-    u_name, v_name = (f"{name} [{ds[name].attrs['units']}]" for name in map(str, ds.label.dims))
-    ax.set(xlabel=u_name, ylabel=v_name, xlim=(u_lo, u_hi), ylim=(v_lo, v_hi))
+    draw_points(ds, ax, ds.label.dims)
     if legend:
         ax.legend(
             handles=_legend(ds, labels, natures, colour),
@@ -83,6 +80,16 @@ def plot_basins(ds: xr.Dataset, ax: Axes | None = None, *, legend: bool = True) 
             ncols=1,
         )
     return ax
+
+
+def draw_points(ds: xr.Dataset, ax: Axes, dims: Sequence[Any]) -> None:
+    """The critical points in the plane of a map over `dims`, white, by nature; and the map's limits and axis labels."""
+    (u_lo, u_hi), (v_lo, v_hi) = ds.attrs["region"]
+    for (u, v), nature in zip(ds.point_place.values, ds.attrs["natures"], strict=True):
+        if u_lo <= u <= u_hi and v_lo <= v <= v_hi:
+            ax.plot(u, v, MARKERS.get(nature, "o"), mfc="white", mec="black", ms=6, mew=1)
+    u_name, v_name = (f"{name} [{ds[name].attrs['units']}]" for name in dims)
+    ax.set(xlabel=u_name, ylabel=v_name, xlim=(u_lo, u_hi), ylim=(v_lo, v_hi))
 
 
 def plot_energy(sol: Solution, ax: Axes | None = None, *, floor: float | None = None) -> Axes:

@@ -77,6 +77,7 @@ def compare(
         rows.append(_join(row, "optimizer", list(methods)).assign(end_name=_end_names(problem)))
     ds = _join(rows, "problem", [p.name for p in problems])
     ds = ds.sel(end=sorted(ds.end.values.tolist(), key=lambda e: (e < 0, abs(e))))
+    ds = ds.assign_attrs(methods=[repr(method) for method in methods.values()])
     return ds.assign(
         profile=(("optimizer", "tau"), profile(ds.cost.values), {"units": "1"})
     ).assign_coords(tau=("tau", np.array(TAUS), {"units": "1"}))

@@ -78,10 +78,14 @@ def critical_step(
     dtype = jnp.result_type(float)
     slack = _ROUNDING * float(jnp.finfo(dtype).eps)
 
-    def first_unstable(steps: np.ndarray) -> int | None:
-        """The index of the first of `_CHUNK` steps that is unstable."""
+    def growths(steps: np.ndarray) -> list[float]:
+        """Of steps, always `_CHUNK` of them, so that it is compiled once."""
         matrices = np.asarray(jacobian(jnp.asarray(steps, dtype)))
-        unstable = [growth(multipliers(M, smooth), zeros) > slack for M in matrices]
+        return [growth(multipliers(M, smooth), zeros) for M in matrices]
+
+    def first_unstable(steps: np.ndarray) -> int | None:
+        """The index of the first of the steps that is unstable."""
+        unstable = [grows > slack for grows in growths(steps)]
         return int(np.argmax(unstable)) if any(unstable) else None
 
     fixed = isinstance(method, Method)
@@ -105,9 +109,7 @@ def critical_step(
         # The last of them is `high`, so one is unstable.
         assert i is not None
         low, high = (steps[i - 1] if i else low), steps[i]
-    twice = growth(
-        multipliers(np.asarray(jacobian(jnp.asarray([2 * high], dtype)))[0], smooth), zeros
-    )
+    twice = growths(np.full(_CHUNK, 2 * high))[0]
     return float(high) if twice > _CREEPING else 0.0
 
 

@@ -6,25 +6,30 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from flowopt.benchmarks.problem import Problem
 from flowopt.methods import Method
 from flowopt.objective import Evaluations
 from flowopt.run.step import Stepper, make_stepper
-from flowopt.stability.labels import check_problem, describe
-from flowopt.stability.starts import check_region
+from flowopt.stability.grid import make_grid
+from flowopt.stability.labels import check_problem, describe, describe_points
+from flowopt.stability.plane import Plane
+from flowopt.tree import ravel, unravel
 
 
 def expansion(
     problem: Problem,
     method: Method,
     region: Sequence[tuple[float, float]] = ((-3.0, 3.0), (-3.0, 3.0)),
-    resolution: int = 128,
+    resolution: int | tuple[int, int] = 128,
     steps: int = 100,
     *,
+    plane: Plane | None = None,
+    within: bool = False,
     args: Any = None,
 ) -> xr.Dataset:
     """The finite-time Lyapunov exponent of `method` over a grid of starts: ln |D Phi|_2 / steps.
@@ -34,34 +39,28 @@ def expansion(
     neighbouring starts part, as across the boundary of two basins; negative: they meet. Which steps are kept, and
     how long they are, is held fixed in the derivative.
 
-    - `region`, `resolution`: as in `flowopt.basins`, for params (w, b).
+    - `region`, `resolution`, `plane`: the starts, as in `flowopt.basins`.
+    - `within`: of the displacements, only those within the plane; it takes two jvps a step, however many params there
+      are, where all displacements take one for each. The same where params are two numbers.
 
-    Returns a dataset over (w, b): `exponent` [1/step], NaN where the run or its derivative overflowed, and -inf where
-    the derivative is 0. Raises TypeError or ValueError, naming the argument.   [Shadden, Lekien and Marsden 2005]
+    Returns a dataset over (w, b), or (u, v) of a plane: `exponent` [1/step], NaN where the run or its derivative
+    overflowed, and -inf where the derivative is 0; over `point` what `flowopt.basins` says of the critical points.
+    Raises TypeError or ValueError, naming the argument.   [Shadden, Lekien and Marsden 2005]
     """
     check_problem(problem)
-    pairs = check_region(region)
-    if len(pairs) != 2:
-        raise ValueError(
-            f"`region` must be two pairs, ((w_lo, w_hi), (b_lo, b_hi)); got {region!r}"
-        )
-    for name, value in (("resolution", resolution), ("steps", steps)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be an int >= 1; got {value!r}")
-    w, b = (lo + (hi - lo) * (np.arange(resolution) + 0.5) / resolution for lo, hi in pairs)
-    starts = np.stack([x.ravel() for x in np.meshgrid(w, b, indexing="ij")], axis=-1)
-    starts = jnp.asarray(starts, jnp.result_type(float))
-    stepper = make_stepper(problem.loss, tuple(starts[0]), method, args, 1.0, None, _never)
-    exponent = np.asarray(_exponents(stepper, starts, steps)).reshape(resolution, resolution)
-    return xr.Dataset(
-        {"exponent": (("w", "b"), exponent, {"units": "1/step"})},
-        coords={"w": ("w", w, {"units": "params"}), "b": ("b", b, {"units": "params"})},
-        attrs={
-            **describe(problem, method, 0.0, steps, 0.0, _never, f"grid over {pairs}"),
-            "region": [list(pair) for pair in pairs],
-            "steps": steps,
-        },
-    )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"`steps` must be an int >= 1; got {steps!r}")
+    points = describe_points(problem)
+    grid = make_grid(region, resolution, plane, points.sizes.get("param", 2))
+    starts = grid.every_start()
+    first = jtu.tree_map(lambda x: x[0], starts)
+    stepper = make_stepper(problem.loss, first, method, args, 1.0, None, _never)
+    numbers = len(grid.plane.origin)
+    along = jnp.asarray(grid.plane.axes if within else np.eye(numbers), ravel(first).dtype)
+    exponent = np.asarray(_exponents(stepper, starts, along, steps)).reshape(grid.sizes)
+    ds = grid.dataset({"exponent": (exponent, {"units": "1/step"})}, points)
+    run = describe(problem, method, 0.0, steps, 0.0, _never, grid.about)
+    return ds.assign_attrs(**run, steps=steps, within=int(within))
 
 
 def _never(run) -> bool:
@@ -69,26 +68,26 @@ def _never(run) -> bool:
 
 
 @eqx.filter_jit
-def _exponents(stepper: Stepper, starts: Float[Array, "m 2"], steps: int) -> Float[Array, " m"]:
-    def end(start: Float[Array, " 2"]) -> Float[Array, " 2"]:
+def _exponents(
+    stepper: Stepper, starts: PyTree, along: Float[Array, "k n"], steps: int
+) -> Float[Array, " m"]:
+    """The exponent from each of m starts, of the displacements spanned by the rows of `along`."""
+
+    def end(start: PyTree) -> Float[Array, " n"]:
         def step(state, _):
             return stepper.advance(state, (Evaluations(), Evaluations())), None
 
-        state, _ = jax.lax.scan(step, stepper.start((start[0], start[1])), None, steps)
-        return jnp.stack(state.params)
+        state, _ = jax.lax.scan(step, stepper.start(start), None, steps)
+        return ravel(state.params)
 
-    def exponent(start: Float[Array, " 2"]) -> Float[Array, ""]:
-        jacobian = jax.jacfwd(end)(start)
+    def exponent(start: PyTree) -> Float[Array, ""]:
+        push = lambda x: jax.jvp(end, (start,), (unravel(x, start),))[1]
+        stretched = jax.vmap(push)(along)
         # Scaled first: the squares of a long run's derivative over- or underflow.
-        size = jnp.max(jnp.abs(jacobian))
+        size = jnp.max(jnp.abs(stretched))
         usable = jnp.isfinite(size) & (size > 0)
-        (a, b), (c, d) = jacobian / jnp.where(usable, size, 1)
-        # The larger singular value of a 2 x 2 matrix.
-        sum_, root = (
-            a**2 + b**2 + c**2 + d**2,
-            jnp.hypot(a**2 + b**2 - c**2 - d**2, 2 * (a * c + b * d)),
-        )
-        log = jnp.log(size) + 0.5 * jnp.log((sum_ + root) / 2)
+        ratio = jnp.where(usable, stretched / jnp.where(usable, size, 1), 1)
+        log = jnp.log(size) + jnp.log(jnp.linalg.norm(ratio, 2))
         return jnp.where(usable, log, jnp.where(size == 0, -jnp.inf, jnp.nan)) / steps
 
     return jax.lax.map(exponent, starts, batch_size=1024)

@@ -69,7 +69,8 @@ def sweep(
     Returns a dataset over `value`: `converged`, the share of runs that converged, with `converged_lower` and
     `converged_upper`; over `end` too `probability`, `lower` and `upper`; over `run` too `label` and `cost`, that of a
     run to its tolerance [gradients, see `flowopt.run.work`], infinite where it did not converge; over `quantile` too
-    `cost_quantile`. All NaN (`label` -9) at values that `make` refuses with ValueError.
+    `cost_quantile`; in the attributes the `methods`, one for each value. All NaN (`label` -9) at values
+    that `make` refuses with ValueError.
     """
     if len(values) == 0:
         raise ValueError("`values` must hold at least one value")
@@ -104,8 +105,8 @@ def reach_each(
     rest = iter(found)
     out = [missing if m is None else next(rest) for m in methods]
     joined = xr.concat(out, "variant", data_vars="all", combine_attrs="override")
-    joined.attrs.pop("method", None)
-    return joined
+    del joined.attrs["method"]
+    return joined.assign_attrs(methods=["" if m is None else repr(m) for m in methods])
 
 
 def _alike(methods: Sequence[Method]) -> list[Method]:

@@ -70,11 +70,12 @@ def describe_points(problem: Problem) -> xr.Dataset:
     attributes."""
     points = problem.critical_points
     flat = [np.concatenate([np.ravel(x) for x in jtu.tree_leaves(p.params)]) for p in points]
+    values = np.array([p.value for p in points])
+    data: dict[str, Any] = {"point_value": ("point", values, {"units": "loss"})}
+    if points:
+        data["point_params"] = (("point", "param"), np.array(flat), {"units": "params"})
     return xr.Dataset(
-        {
-            "point_params": (("point", "param"), np.array(flat), {"units": "params"}),
-            "point_value": ("point", np.array([p.value for p in points]), {"units": "loss"}),
-        },
+        data,
         coords={"point": np.arange(len(points))},
         attrs={"natures": [p.nature for p in points]},
     )

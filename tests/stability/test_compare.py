@@ -65,6 +65,12 @@ def test_it_says_what_reach_says(ds):
             assert float(row.cost_quantile.sel(quantile=0.5)) == half
 
 
+def test_it_says_all_it_takes_to_run_it_again(ds):
+    assert ds.attrs["methods"] == [repr(m) for m in METHODS.values()]
+    assert "key [0, 0]" in ds.attrs["starts"] and ds.attrs["max_steps"] == 400
+    assert {"tol", "radius", "stop", "jax version", "flowopt version"} <= set(ds.attrs)
+
+
 def test_numbers_are_varied_one_at_a_time(ds):
     row = ds.sel(problem="poly2", optimizer="guarded")
     varied = fo.reach(POLY2, fo.lyapunov(step=1.0), REGION, **SETTINGS)

@@ -68,6 +68,14 @@ def test_closed_forms(name):
     np.testing.assert_allclose(fo.critical_step(method, QUADRATIC, 0), expected, rtol=1e-9)
 
 
+def test_every_explicit_runge_kutta_method_of_diffrax_is_among_them():
+    found = [x for x in vars(diffrax).values() if isinstance(x, type)]
+    found = {
+        x for x in found if issubclass(x, diffrax.AbstractERK) and x is not diffrax.AbstractERK
+    }
+    assert found | {diffrax.Euler} <= set(map(type, EXPLICIT))
+
+
 def polynomial(solver):
     """R(z) of an explicit Runge-Kutta method from its tableau: 1 + sum_k z^(k+1) b' A^k 1, as a numpy polynomial."""
     if isinstance(solver, diffrax.Euler):

@@ -159,6 +159,25 @@ def test_the_forced_pendulum_is_wada():
     assert (g.share > 0.1).all()
 
 
+def test_the_forced_pendulum_has_the_exponent_of_its_transients():
+    """alpha = kappa/lambda: of chaotic transients before one of two rotations, how fast they end and neighbours part.
+
+    Two ways that share nothing but the field. alpha as Grebogi et al. 1983 measure it, from random starts and no
+    grid.   [Kantz and Grassberger 1985; Hsu, Ott and Grebogi 1988]
+    """
+    rng = np.random.default_rng(0)
+    theta, omega = jnp.array(rng.uniform((-np.pi, -2), (np.pi, 4), (2048, 2)).T)
+    system = published.forced_pendulum()
+    ends = lambda shift: fo.reach(system, None, (theta + shift, omega)).label.values
+    base, scales = ends(0.0), np.array([1e-2, 1e-5, 1e-8])
+    assert set(base) <= {0, 1, -1} and np.mean(base == -1) < 0.01
+    uncertain = [np.mean((ends(eps) != base) | (ends(-eps) != base)) for eps in scales]
+    alpha = np.polyfit(np.log(scales), np.log(uncertain), 1)[0]
+    kappa, growth = published.transients(system, theta, omega)
+    assert abs(alpha - kappa / growth) < 0.01
+    assert abs(alpha - 0.057) < 0.01
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -101,6 +101,33 @@ def test_expansion_of_linear_maps():
     np.testing.assert_allclose(ds.exponent, np.log(np.linalg.norm(jacobian, 2)) / 25, rtol=1e-6)
 
 
+def test_expansion_in_a_plane_of_any_params():
+    """Of a pytree of three params: all displacements, or those within the plane, through GD's (I - h H)^N."""
+    h = np.array([[1.0, 2.0, 0.0], [2.0, 9.0, 1.0], [0.0, 1.0, 20.0]])
+    at = lambda *x: {"a": jnp.array(x[:2]), "b": jnp.array(x[2])}
+
+    def loss(p, args=None):
+        x = jnp.append(p["a"], p["b"])
+        return 0.5 * x @ jnp.asarray(h) @ x
+
+    problem = fo.Problem(loss, [at(0.0, 0.0, 0.0), at(0.0, 0.0, 5.0)])
+    plane = fo.plane([at(0.0, 0.0, 0.0), at(1.0, 0.0, 1.0), at(0.0, 1.0, 0.0)])
+    power = np.linalg.matrix_power(np.eye(3) - 0.08 * h, 30)
+    for within, J in ((False, power), (True, power @ plane.axes.T)):
+        ds = fo.expansion(
+            problem, fo.gd(0.08), ((-1, 1), (-1, 2)), (3, 2), 30, plane=plane, within=within
+        )
+        assert ds.exponent.dims == ("u", "v") and ds.exponent.shape == (3, 2)
+        np.testing.assert_allclose(ds.exponent, np.log(np.linalg.norm(J, 2)) / 30, rtol=1e-10)
+    assert np.linalg.norm(power @ plane.axes.T, 2) < 0.9 * np.linalg.norm(power, 2)
+    np.testing.assert_allclose(ds.point_place[0], 0, atol=1e-12)
+    ax = fo.plot_expansion(ds)
+    assert ax.get_ylabel() == "v [params]" and len(ax.lines) == 1
+    matplotlib.pyplot.close(ax.figure)
+    with pytest.raises(ValueError, match="`plane` is needed where params are 3 numbers"):
+        fo.expansion(problem, fo.gd(0.08))
+
+
 def test_expansion_is_largest_on_the_boundary_and_nan_where_it_overflows():
     ds = fo.expansion(WELL, fo.lyapunov(), ((-1.5, 1.5), (-1, 0.8)), resolution=9, steps=10)
     np.testing.assert_array_equal(ds.w[np.argmax(ds.exponent.values, axis=0)], 0)
@@ -139,6 +166,8 @@ def test_figures():
         (lambda: fo.expansion(WELL, fo.gd(0.1), steps=0), ValueError, "`steps`"),
         (lambda: fo.expansion(WELL, fo.gd(0.1), resolution=0), ValueError, "`resolution`"),
         (lambda: fo.expansion(WELL, fo.gd(0.1), ((0, 1),)), ValueError, "`region`"),
+        (lambda: fo.expansion(WELL, fo.gd(0.1), plane=3), TypeError, "`plane`"),
+        (lambda: fo.expansion(WELL, fo.gd(0.1), resolution=2.5), TypeError, "`resolution`"),
         (lambda: fo.expansion(WELL, "gd"), TypeError, "`method`"),
     ],
 )  # fmt: skip

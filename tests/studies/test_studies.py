@@ -1,12 +1,15 @@
 """Every study runs, small, and writes what it promises."""
 
 import pathlib
+import resource
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import studies
 from flowopt.run.store import Store
-from studies import report
+from studies import hyperparameters, report
 from studies.__main__ import main
 
 
@@ -40,10 +43,78 @@ def test_the_command_line_lists_and_goes_on_where_it_was_killed(tmp_path, monkey
 
 
 def test_reports_and_figures_are_put_together(tmp_path):
+    """Each figure once: where the report shows it, and at its end those that it does not."""
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "map.png").touch()
-    page = report.save_together({"one": "# one", "two": "# two"}, tmp_path).read_text()
-    assert page == "# one\n\n![map](one/map.png)\n\n# two\n"
+    for figure in ("map", "shown"):
+        (tmp_path / "one" / f"{figure}.png").touch()
+    reports = {"one": "# one\n\n![a map](shown.png) [far](https://a.org/b.png)", "two": "# two"}
+    page = report.save_together(reports, tmp_path).read_text()
+    shown = "# one\n\n![a map](one/shown.png) [far](https://a.org/b.png)"
+    assert page == f"{shown}\n\n![map](one/map.png)\n\n# two\n"
+
+
+def test_what_is_kept_is_not_computed_again_unless_the_code_changed(tmp_path, monkeypatch):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return xr.Dataset({"x": ("r", np.array([0.1, np.nan]) * len(calls))}, attrs={"n": [1, 2]})
+
+    one, again = (report.kept(tmp_path, "a, b", compute) for _ in range(2))
+    xr.testing.assert_identical(one, again)
+    assert len(calls) == 1 and again.attrs == {"n": [1, 2]} and float(one.x[0]) == 0.1
+    monkeypatch.setattr(report, "_code", lambda: "other")
+    assert float(report.kept(tmp_path, "a, b", compute).x[0]) == 0.2 and len(calls) == 2
+
+
+def test_a_study_killed_between_its_parts_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """Of `hyperparameters`, with three constants, whose parts are kept one by one: only the third is made anew."""
+    every = hyperparameters.constants
+    few = ("GD: learning rate", "guarded Euler: first step", "guarded Euler: lam")
+    monkeypatch.setattr(hyperparameters, "constants", lambda n: {k: every(n)[k] for k in few})
+    whole = studies.run("hyperparameters", tmp_path / "whole", quick=True)
+    kept, made = report.kept, []
+
+    def counting(out, label, compute):
+        if len(made) == 2 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        return kept(out, label, lambda: (made.append(label), compute())[1])
+
+    monkeypatch.setattr(report, "kept", counting)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run("hyperparameters", tmp_path / "killed", quick=True)
+    (tmp_path / "again").touch()
+    assert studies.run("hyperparameters", tmp_path / "killed", quick=True) == whole
+    assert len(made) == len(set(made)) == 3
+    for path in (tmp_path / "whole" / "hyperparameters").glob("*.zarr"):
+        one, other = (
+            xr.open_zarr(p, consolidated=False).load()
+            for p in (path, tmp_path / "killed" / "hyperparameters" / path.name)
+        )
+        xr.testing.assert_identical(one, other)
+
+
+def test_a_full_disk_keeps_the_figure_and_the_data_of_before(tmp_path, capsys):
+    """A limit on the size of files stands for the full disk."""
+    old = xr.Dataset({"x": ("r", np.arange(9.0))})
+    report.save_data(old, tmp_path / "a.zarr")
+    report.save_report("old", tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            report.save_data(xr.Dataset({"x": ("r", np.sin(np.arange(999)))}), tmp_path / "a.zarr")
+        with pytest.raises(OSError, match="File too large"):
+            report.save_report("new" * 99, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    xr.testing.assert_identical(xr.open_zarr(tmp_path / "a.zarr", consolidated=False).load(), old)
+    assert (tmp_path / "report.md").read_text() == "old\n"
+    (tmp_path / "file").touch()
+    assert main(["figure1", "--quick", "--out", str(tmp_path / "file")]) == 1
+    assert "--out" in capsys.readouterr().err
 
 
 def _interrupt(*_):
