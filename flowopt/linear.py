@@ -5,27 +5,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def damped_least_squares(
     jacobian: lx.AbstractLinearOperator, residuals: Float[Array, " m"], damping: Float[Array, " n"]
-) -> Float[Array, " n"]:
-    """The d that minimises |J d + r|^2 + |damping d|^2, that is -(J'J + damping^2)^-1 J'r; damping > 0.
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+    """The d that minimises |J d + r|^2 + |damping d|^2, that is -(J'J + damping^2)^-1 J'r, and the products with J and
+    J', a pair each, that it took; damping > 0.
 
     Dense by QR of (J; diag(damping)), which J'J, with the square of its condition number, would
-    spoil (Meyer's problem needs the digits); matrix-free by LSMR on the same stack.
+    spoil (Meyer's problem needs the digits), and no products: they are in the matrix; matrix-free by LSMR on the
+    same stack.
     """
     zeros = jnp.zeros_like(damping)
     if isinstance(jacobian, lx.MatrixLinearOperator):
         stack = jnp.concatenate([jacobian.matrix, jnp.diag(damping)])
         right = jnp.concatenate([-residuals, zeros])
-        return lx.linear_solve(lx.MatrixLinearOperator(stack), right, lx.QR(), throw=False).value
+        d = lx.linear_solve(lx.MatrixLinearOperator(stack), right, lx.QR(), throw=False).value
+        return d, jnp.zeros((), jnp.int32)
 
     stacked = lx.FunctionLinearOperator(
         lambda v: (jacobian.mv(v), damping * v), jax.eval_shape(lambda: damping)
     )
-    return lx.linear_solve(stacked, (-residuals, zeros), _lsmr(damping), throw=False).value
+    found = lx.linear_solve(stacked, (-residuals, zeros), _lsmr(damping), throw=False)
+    return found.value, jnp.asarray(found.stats["num_steps"], jnp.int32)
 
 
 def least_squares(
