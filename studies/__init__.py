@@ -12,8 +12,8 @@ import pathlib
 from types import ModuleType
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Read when NumPy is loaded. The matrices are small, and threads that wait for each other on a busy machine take long: a
-# QR of 850 x 50, by the two of a machine with a load of 12, a hundred times as long as by one.
+# Read when NumPy is loaded. Matrices here are small, and threads wait for each other on a busy machine: 60 steps of
+# Levenberg-Marquardt with J of 800 x 50, on two cores with a load of 12, took 38 s by two threads and 0.05 s by one.
 
 DEFAULT = ("figure1", "reach")
 """What `python -m studies` runs."""
