@@ -30,6 +30,7 @@ MODULES = {
     "sensitivity": "studies.sensitivity",
     "hyperparameters": "studies.hyperparameters",
     "surrogates": "studies.surrogates",
+    "training": "studies.benchmarks.training",
 }
 """Every study, and the module that holds it."""
 NAMES = tuple(MODULES)

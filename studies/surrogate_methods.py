@@ -17,6 +17,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
 import flowopt as fo
+from flowopt.objective import DENSE_LIMIT
 from flowopt.tree import sum_squares
 
 LM, DEFAULT, GUARDED, ADAM = (
@@ -64,7 +65,7 @@ def size(params: Any) -> int:
 def algebra(name: str, data: Any, params: Any, budget: Budget) -> float:
     """What a fit by the method `name` may do for its linear algebra, in multiplications by LAPACK."""
     n, m = size(params), data.y.size
-    if name in (LM, DEFAULT) and n > fo.objective.DENSE_LIMIT:
+    if name in (LM, DEFAULT) and n > DENSE_LIMIT:
         # Products with a matrix that is not formed, 2 n a step, each some passes over all data and params.
         steps = budget.second if name == LM else budget.newton
         return steps * 2.0 * n * (6.0 * len(data) * n)
@@ -85,7 +86,7 @@ def algebra(name: str, data: Any, params: Any, budget: Budget) -> float:
 def least_squares(residuals, params, data, budget: Budget) -> Fit:
     end = fo.least_squares(residuals, params, args=data, tol=TOL, max_steps=budget.second)
     r, j = int(end.stats["residual_evals"]), int(end.stats["jacobian_evals"])
-    if size(params) <= fo.objective.DENSE_LIMIT:
+    if size(params) <= DENSE_LIMIT:
         return Fit(end.params, r + j, 0.5 * r + size(params) * j)
     products = int(end.stats["hessian_products"])  # with J and J', which is never formed
     return Fit(end.params, r + 2 * products, 0.5 * r + products)
@@ -158,8 +159,9 @@ def scipy_lm(residuals, params, data, budget: Budget) -> Fit:
 
         return call
 
+    jacobian: Any = counted("J", _jacobian)
     end = scipy.optimize.least_squares(
-        counted("r", _flat), np.asarray(flat), counted("J", _jacobian), method="lm",
+        counted("r", _flat), np.asarray(flat), jacobian, method="lm",
         max_nfev=budget.second, ftol=TOL, xtol=TOL, gtol=TOL,
     )  # fmt: skip
     r, j = calls["r"], calls["J"]
@@ -202,7 +204,7 @@ def _optax_lbfgs(residuals, params, data, steps):
         params, state, n, calls, _ = carry
         value, grad = known(params, state=state)
         updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
-        calls = calls + state[-1].info.num_linesearch_steps
+        calls = calls + optax.tree.get(state, "num_linesearch_steps")
         return optax.apply_updates(params, updates), state, n + 1, calls, sum_squares(grad)
 
     start = params, tx.init(params), 0, jnp.asarray(1), jnp.asarray(jnp.inf)

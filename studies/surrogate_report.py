@@ -126,8 +126,9 @@ def draw(found: list[xr.Dataset], out: pathlib.Path) -> None:
             if not one.sizes["width"]:
                 continue
             e = median(one.error).values
+            e = np.where(np.isfinite(e), e, np.nan)
             interval = np.array([bounds(x) for x in one.error.values]).T
-            bars = np.nan_to_num(np.abs(interval - e), posinf=0)
+            bars = np.nan_to_num(np.abs(interval - e), nan=0, posinf=0)
             width = 2.2 if name in OURS else 1.1
             style = dict(marker="o", ms=4, lw=width, label=name, **line_style(i))
             # Side by side, as bars at the same width would hide each other.
