@@ -66,9 +66,10 @@ def algebra(name: str, data: Any, params: Any, budget: Budget) -> float:
     """What a fit by the method `name` may do for its linear algebra, in multiplications by LAPACK."""
     n, m = size(params), data.y.size
     if name in (LM, DEFAULT) and n > DENSE_LIMIT:
-        # Products with a matrix that is not formed, 2 n a step, each some passes over all data and params.
-        steps = budget.second if name == LM else budget.newton
-        return steps * 2.0 * n * (6.0 * len(data) * n)
+        # Products with a matrix that is not formed, each some passes over all data and params: of a Hessian up to 2 n
+        # a step; of a Jacobian about 200.
+        products = 200 * budget.second if name == LM else 2 * n * budget.newton
+        return products * 6.0 * len(data) * n
     each = {
         LM: (budget.second, m * n**2),
         "Optimistix LM": (budget.second, m * n**2),

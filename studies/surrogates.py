@@ -60,8 +60,7 @@ def settings(quick: bool) -> list[Setting]:
     return [
         Setting(surrogates.riemann_problem, 400, widths, 20, budget),
         Setting(surrogates.equation_of_state, 300, widths, 20, budget),
-        # 64 outputs: Jacobians are large.
-        Setting(surrogates.opacity, 60, widths, 20, Budget(30, 60, 1000, 4000, 12)),
+        Setting(surrogates.opacity, 60, widths, 20, budget),
     ]
 
 

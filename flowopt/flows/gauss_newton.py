@@ -52,7 +52,7 @@ class LevenbergMarquardt(AbstractFlow):
     def params_field(self, params, memory, at):
         x = at.vector
         damping = jnp.full_like(x, jnp.sqrt(jnp.asarray(self.mu, x.dtype)))
-        return at.unravel(linear.damped_least_squares(at.jacobian, at.residuals, damping)[0])
+        return at.unravel(linear.damped_least_squares(at.jacobian, at.residuals, damping))
 
     def energy(self, params, memory, at):
         return at.value
