@@ -237,5 +237,5 @@ def section(ds: xr.Dataset) -> list[str]:
 def _spread(values: xr.DataArray) -> str:
     """The median, and its interval."""
     low, high = bounds(values.values)
-    shown = "" if np.isnan(low + high) else f" ({low:.2g} to {high:.2g})"
+    shown = "" if np.isnan(low + high) else f" ({low:.3g} to {high:.3g})"
     return f"{float(median(values)):.3g}{shown}"
