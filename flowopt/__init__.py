@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from flowopt.interop.from_optax import (
         from_optax,
     )
+    from flowopt.interop.from_optimistix import (
+        from_optimistix,
+    )
     from flowopt.interop.optax import (
         as_optax,
     )
@@ -129,6 +132,7 @@ _MODULES = {
     # optax may be absent.
     "flowopt.interop.optax": ("as_optax",),
     "flowopt.interop.from_optax": ("from_optax",),
+    "flowopt.interop.from_optimistix": ("from_optimistix",),
     "flowopt.interop.optimistix": ("as_optimistix",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}

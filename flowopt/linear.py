@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def damped_least_squares(
@@ -26,6 +26,24 @@ def damped_least_squares(
         lambda v: (jacobian.mv(v), damping * v), jax.eval_shape(lambda: damping)
     )
     return lx.linear_solve(stacked, (-residuals, zeros), _lsmr(damping), throw=False).value
+
+
+def damped_step(
+    jacobian: lx.AbstractLinearOperator, residuals: Float[Array, " m"], damping: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+    """The same d as far as a step needs it, and the pairs of products with J and J' that it took.
+
+    Dense it is the same, and takes none: they are in the matrix. Matrix-free by conjugate gradients on (J'J +
+    damping^2) d = -J'r, to 1e-3 of the gradient: at that tolerance the square of J's condition number does no harm, and
+    LSMR to the end took 1,000 products a step of a network of 600 params, for steps no better.
+    """
+    if isinstance(jacobian, lx.MatrixLinearOperator):
+        return damped_least_squares(jacobian, residuals, damping), jnp.zeros((), jnp.int32)
+    transpose = jacobian.T
+    grad = transpose.mv(residuals)
+    product = lambda v: transpose.mv(jacobian.mv(v)) + damping**2 * v
+    d, _, products = _descent(product, grad, -grad / damping**2)
+    return d, products
 
 
 def least_squares(

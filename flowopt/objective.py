@@ -40,9 +40,9 @@ class Evaluations:
 
     Counted while JAX traces, so it costs nothing at run time; it is a count of work per step for
     whatever is straight-line code. `products` are Hessian-vector products: one for each column of a Hessian that
-    is formed, and those of the conjugate gradients of `RosenbrockEuler`, which are known at run time only and
-    added as an array. `exact` is False where a loop whose length is only known at run
-    time (the root finder of an implicit solver) evaluates the objective.
+    is formed, and those of the iterations of `RosenbrockEuler`, which are known at run time only and added as an
+    array (of a Jacobian that is never formed, pairs of products with J and J'). `exact` is False where a loop
+    whose length is only known at run time (the root finder of an implicit solver) evaluates the objective.
     """
 
     def __init__(self):

@@ -1,5 +1,11 @@
 """Tests run in float64 and with strict dtype promotion: a dtype changed behind the user's back is an error."""
 
+import os
+
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # read when SciPy is loaded; see studies/__init__.py
+
 import jax
 import pytest
 

@@ -3,6 +3,7 @@
 from flowopt.networks.data import Data, Normalised, normalised
 from flowopt.networks.losses import CrossEntropy, MeanSquaredError, Residuals
 from flowopt.networks.mlp import Rebuild, mlp, split
+from flowopt.networks.real_data import breast_cancer, diabetes, digits
 
 __all__ = [
     "CrossEntropy",
@@ -11,6 +12,9 @@ __all__ = [
     "Normalised",
     "Rebuild",
     "Residuals",
+    "breast_cancer",
+    "diabetes",
+    "digits",
     "mlp",
     "normalised",
     "split",

@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -19,8 +18,11 @@ class Data(eqx.Module):
     weights: Float[Array, " n"] | None = None
     """How much each datum counts, >= 0; None for all alike. Only their ratios matter."""
 
-    def __init__(self, x: Any, y: Any, weights: Any = None):
-        self.x, self.y = jnp.asarray(x), jnp.asarray(y)
+    def __init__(self, x: Any, y: Any, weights: Any = None, *, dtype: Any = None):
+        """`dtype`: of inputs, and of targets that are no classes; by default their own."""
+        self.x, self.y = jnp.asarray(x, dtype), jnp.asarray(y)
+        if jnp.issubdtype(self.y.dtype, jnp.floating):
+            self.y = jnp.asarray(self.y, dtype)
         self.weights = None if weights is None else jnp.asarray(weights, self.x.dtype)
         if not jnp.issubdtype(self.x.dtype, jnp.floating):
             raise TypeError(f"`x` must be floating; got {self.x.dtype}")
@@ -56,15 +58,16 @@ class Normalised(eqx.Module):
 def normalised(net: Any, data: Data) -> Normalised:
     """`net` between inputs and outputs in the units of `data`, itself seeing mean 0 and standard deviation 1 in each.
 
-    A component that does not vary has scale 1. A model that is used later, or elsewhere, carries its units with it.
+    A component that does not vary has scale 1. Where the targets are classes the outputs, logits, stay as they are. A
+    model that is used later, or elsewhere, carries its units with it.
     """
-    parts = []
-    for values in (data.x, data.y):
-        values = np.asarray(values)
-        scale = values.std(axis=0)
-        parts += [values.mean(axis=0), np.where(scale > 0, scale, 1).astype(values.dtype)]
-    if not np.issubdtype(parts[2].dtype, np.floating) or not np.issubdtype(
-        np.asarray(data.y).dtype, np.floating
-    ):
-        raise TypeError(f"`data` must have floating targets to be normalised; got {data.y.dtype}")
-    return Normalised(net, *jtu.tree_map(np.asarray, parts))
+    x, y = np.asarray(data.x), np.asarray(data.y)
+    if not np.issubdtype(y.dtype, np.floating):
+        return Normalised(net, *_units(x), np.zeros((), x.dtype), np.ones((), x.dtype))
+    return Normalised(net, *_units(x), *_units(y))
+
+
+def _units(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the data; 1 for the latter where nothing varies."""
+    scale = values.std(axis=0)
+    return np.asarray(values.mean(axis=0)), np.where(scale > 0, scale, 1).astype(values.dtype)

@@ -51,7 +51,7 @@ class RosenbrockEuler(AbstractFlowSolver):
     The error it reports is 1 - rho, with rho the gain over the promised gain: it goes to 0 like h, so any
     controller by errors works (rtol = 0, atol <= 1: keep where rho >= 1 - atol).
     `flowopt.GainRatio` is told more. A step costs one residual evaluation; the Jacobian is taken only
-    if it is kept. Dense QR or Cholesky up to `flowopt.objective.DENSE_LIMIT` params; LSMR or CG above it,
+    if it is kept. Dense QR or Cholesky up to `flowopt.objective.DENSE_LIMIT` params; CG above it,
     where `scaling` must be "none", for the columns of J are not at hand.
     """
 
@@ -120,7 +120,8 @@ class RosenbrockEuler(AbstractFlowSolver):
             jacobian, residuals = at.jacobian, at.residuals
             metric, state = self._metric(jacobian, grad, state)
             damping = jnp.sqrt(mu) * metric
-            d = linear.damped_least_squares(jacobian, residuals, damping)
+            d, products = linear.damped_step(jacobian, residuals, damping)
+            at.evaluations.products += products
             image = jacobian.mv(d)
             kinetic, bent = jnp.sum(jnp.square(damping * d)), image @ image
             if not (isinstance(self.geodesic, float | int) and self.geodesic == 0):
@@ -165,4 +166,6 @@ class RosenbrockEuler(AbstractFlowSolver):
 
         zero, one = jnp.zeros((), d.dtype), jnp.ones((), d.dtype)
         _, bend = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))
-        return 0.5 * linear.damped_least_squares(jacobian, bend, damping)
+        a, products = linear.damped_step(jacobian, bend, damping)
+        at.evaluations.products += products
+        return 0.5 * a

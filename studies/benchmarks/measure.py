@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class Cost:
     """Each round."""
     steps: int = 0
     """Attempted in one round, by all runs."""
+    processor: list[float] = dataclasses.field(default_factory=list)
+    """Each round, of all threads, also where others wanted the processor [s]."""
     memory: float | None = None
     """Most held in a round beyond what was held before it [MiB]; None where that is not known."""
 
@@ -48,7 +51,9 @@ def in_turn(contestants: dict[str, tuple[Run, Any, Any]], rounds: int) -> dict[s
             if cost.seconds and cost.seconds[0] > LONG:
                 continue
             held = _restart_peak()
+            begin = time.process_time()
             steps, seconds = _timed(run, starts)
+            cost.processor.append(time.process_time() - begin)
             if held is not None:
                 cost.memory = max(cost.memory or 0.0, _memory("VmHWM") - held)
             cost.steps = int(steps.sum(dtype=np.int64))
@@ -61,6 +66,11 @@ def peak_of(call: Callable[[], Any]) -> float | None:
     held = _restart_peak()
     call()
     return None if held is None else _memory("VmHWM") - held
+
+
+def peak_memory() -> float:
+    """Most memory that this process has held so far [MiB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _timed(run: Run, starts: Any) -> tuple[np.ndarray, float]:

@@ -1,5 +1,6 @@
 """Every study runs, small, and writes what it promises."""
 
+import math
 import pathlib
 import resource
 
@@ -9,7 +10,7 @@ import xarray as xr
 
 import studies
 from flowopt.run.store import Store
-from studies import hyperparameters, report
+from studies import hyperparameters, report, surrogates
 from studies.__main__ import main
 
 
@@ -40,6 +41,29 @@ def test_the_command_line_lists_and_goes_on_where_it_was_killed(tmp_path, monkey
     assert not (folder / "unfinished").exists()
     assert (folder / "figure1.png").stat().st_size > 10_000
     assert (folder / "poly2-GD.zarr").is_dir()
+
+
+def test_surrogates_go_on_where_they_were_killed(tmp_path, monkeypatch):
+    """What was measured is not measured again, and is gone in the end."""
+    called = []
+
+    def fit_all(name, problem):
+        called.append((name, problem.width))
+        if len(called) == 4:
+            raise KeyboardInterrupt
+        if name == "SciPy BFGS":
+            return {}
+        keys = ("error", "train_error", "evaluations", "cost", "seconds")
+        found = {key: [1.0, 2.0] for key in keys}
+        return found | {"error": [math.nan, math.nan]} if name == "SciPy LM" else found
+
+    monkeypatch.setattr(surrogates, "fit_all", fit_all)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run("surrogates", tmp_path, quick=True)
+    text = studies.run("surrogates", tmp_path, quick=True)
+    assert len(called) == len(set(called)) + 1 == 1 + len(surrogates.METHODS)
+    assert "| 4 (26) | SciPy BFGS | - | - |" in text and "| 4 (26) | SciPy LM | inf |" in text
+    assert not (tmp_path / "surrogates" / "unfinished").exists()
 
 
 def test_reports_and_figures_are_put_together(tmp_path):
