@@ -30,7 +30,7 @@ def damped_least_squares(
 
 def damped_step(
     jacobian: lx.AbstractLinearOperator, residuals: Float[Array, " m"], damping: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+) -> tuple[Float[Array, " n"], Int[Array, ""] | int]:
     """The same d as far as a step needs it, and the pairs of products with J and J' that it took.
 
     Dense it is the same, and takes none: they are in the matrix. Matrix-free by conjugate gradients on (J'J +
@@ -38,7 +38,7 @@ def damped_step(
     LSMR to the end took 1,000 products a step of a network of 600 params, for steps no better.
     """
     if isinstance(jacobian, lx.MatrixLinearOperator):
-        return damped_least_squares(jacobian, residuals, damping), jnp.zeros((), jnp.int32)
+        return damped_least_squares(jacobian, residuals, damping), 0
     transpose = jacobian.T
     grad = transpose.mv(residuals)
     product = lambda v: transpose.mv(jacobian.mv(v)) + damping**2 * v

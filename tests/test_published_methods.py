@@ -81,7 +81,9 @@ def test_nonmonotone_guard_stays_below_the_dissipation_demanded():
     assert end.outcome == "converged" and end.history is not None
     energy, rate, step = (end.history[name] for name in ("energy", "rate", "step"))
     budget = energy[0] - 0.5 * np.concatenate([[0], np.cumsum(step[1:] * -rate[:-1])])
-    assert np.all(energy <= budget * (1 + 1e-10))
+    # The budget starts at V(y_0) and is left with 1e-12 of it: its rounding is that of V(y_0).
+    rounding = 8 * np.finfo(energy.dtype).eps * energy[0]
+    assert np.all(energy <= budget + rounding)
     assert np.diff(energy).max() > 1e-6 * energy[0]
     monotone = fo.minimise(
         rosenbrock, START, fo.lyapunov(fo.flows.HeavyBall(1.0)), history="energy"
