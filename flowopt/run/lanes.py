@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
 from flowopt.run.outcome import RUNNING, code_of
-from flowopt.run.step import RunState, Stepper
+from flowopt.run.step import RunState, Stepper, forgotten
 from flowopt.solvers.trial import model_kind
 from flowopt.stochastic import Stochastic
 from flowopt.tree import computed_once, inner, where
@@ -24,6 +24,8 @@ from flowopt.tree import computed_once, inner, where
 REFILL = 16.0
 """What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, GD and
 guarded GD, 60 to 1,300 steps a run: 8 to 32 are alike within about a tenth.)"""
+UNROLLED = 2
+"""Steps in the body of the loop, whose every turn copies what it hands on."""
 
 
 class _EvaluatedOnce(eqx.Module):
@@ -76,6 +78,9 @@ class Lanes(eqx.Module):
     """Runs side by side, the last axis of every array."""
 
     state: RunState
+    """Without value, gradient and model where a step leaves them unknown: see `_step`."""
+    before: PyTree
+    """The params before the last step, to go back to where that diverged."""
     owner: Int[Array, " width"]
     """The number of the run that each lane holds; -1 where it holds none."""
 
@@ -104,9 +109,10 @@ class Ended(eqx.Module):
 @eqx.filter_jit
 def empty(stepper: Stepper, one: PyTree, width: int) -> Lanes:
     """Lanes without runs, for params like `one`."""
-    shapes = eqx.filter_eval_shape(stepper.start, one)
+    shapes = eqx.filter_eval_shape(ft.partial(_start, stepper), one)
     zeros = lambda x: jnp.zeros((*x.shape, width), x.dtype) if _is_shape(x) else x
-    return Lanes(jtu.tree_map(zeros, shapes), jnp.full(width, -1, jnp.int32))
+    state = jtu.tree_map(zeros, shapes)
+    return Lanes(state, state.params, jnp.full(width, -1, jnp.int32))
 
 
 def advance(
@@ -140,7 +146,7 @@ def _advance_lanes(
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
     width = lanes.owner.shape[0]
     none = jnp.zeros((), jnp.int32)
-    results = jax.eval_shape(lambda s: over_lanes(results_of)(s), lanes.state)
+    results = jax.eval_shape(ft.partial(_ends, stepper), lanes)
     blocks = jtu.tree_map(lambda x: jnp.zeros((rounds, *x.shape), x.dtype), results)
     ended = Ended(jnp.full((rounds, width), -1, jnp.int32), blocks)
 
@@ -153,16 +159,24 @@ def _advance_lanes(
         turn, steps, taken, lanes, ended = carry
         lanes, taken = _refill(stepper, lanes, pool, taken)
         patience = jnp.where(pool.last & (taken >= pool.size), jnp.inf, REFILL)
-        state, steps = _step(stepper, lanes.state, steps, limit, patience.astype(jnp.float32))
-        over = (lanes.owner >= 0) & (state.code != RUNNING)
-        out = Ended(jnp.where(over, lanes.owner, -1), over_lanes(results_of)(state))
+        lanes, steps = _step(stepper, lanes, steps, limit, patience.astype(jnp.float32))
+        over = (lanes.owner >= 0) & (lanes.state.code >= 0)
+        out = Ended(jnp.where(over, lanes.owner, -1), _ends(stepper, lanes))
         ended = jtu.tree_map(lambda all, x: all.at[turn].set(x), ended, out)
-        lanes = Lanes(state, jnp.where(over, -1, lanes.owner))
+        lanes = Lanes(lanes.state, lanes.before, jnp.where(over, -1, lanes.owner))
         return turn + 1, steps, taken, lanes, ended
 
     start = none, none, none, lanes, ended
     _, steps, taken, lanes, ended = jax.lax.while_loop(going_on, body, start)
     return lanes, taken, ended, steps
+
+
+def _start(stepper: Stepper, params: PyTree) -> RunState:
+    """A run before its first step, evaluated where the step wants to know."""
+    state = stepper.start(params)
+    if not stepper.leaves_unknown(state):
+        return state
+    return eqx.tree_at(lambda s: s.code, forgotten(state), jnp.full_like(state.code, RUNNING))
 
 
 def _refill(
@@ -176,12 +190,13 @@ def _refill(
 
     def refilled():
         starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
-        state = over_lanes(where)(free, over_lanes(stepper.start)(starts), lanes.state)
-        idle = jnp.where(free & ~take, code_of("converged"), state.code)
-        return Lanes(
-            eqx.tree_at(lambda s: s.code, state, idle),
-            jnp.where(take, pool.first + place, lanes.owner),
+        begun = over_lanes(ft.partial(_start, stepper))(starts)
+        state, before = over_lanes(where)(
+            free, (begun, begun.params), (lanes.state, lanes.before)
         )
+        idle = jnp.where(free & ~take, code_of("converged"), state.code)
+        owner = jnp.where(take, pool.first + place, lanes.owner)
+        return Lanes(eqx.tree_at(lambda s: s.code, state, idle), before, owner)
 
     lanes = jax.lax.cond(jnp.any(take), refilled, lambda: lanes)
     return lanes, taken + jnp.sum(take, dtype=jnp.int32)
@@ -189,13 +204,18 @@ def _refill(
 
 def _step(
     stepper: Stepper,
-    state: RunState,
+    lanes: Lanes,
     steps: Int[Array, ""],
     limit: Int[np.ndarray, ""],
     patience: Float[Array, ""],
-) -> tuple[RunState, Int[Array, ""]]:
-    """Steps all that run, until `steps` are `limit`, or idle lanes have cost as much as `patience` steps of all."""
-    width = state.code.shape[0]
+) -> tuple[Lanes, Int[Array, ""]]:
+    """Steps all that run, until `steps` are `limit`, or idle lanes have cost as much as `patience` steps of all.
+
+    Where a step tells nothing of where it leads, the loop goes from evaluation to evaluation: each arrives where the
+    step before has led, and departs from there at once, so that value and gradient are never written to memory
+    (GD on poly3: ).
+    """
+    width, unknown = lanes.owner.shape[0], lanes.state.value is None
     # Of a stochastic objective each step samples its own; second-order methods evaluate more than value and gradient.
     one_evaluation = model_kind(
         stepper.method.flow, stepper.method.solver
@@ -207,57 +227,64 @@ def _step(
 
     def body(carry):
         steps, running, idle, state, before = carry
-        live = steps >= 0
+        live = steps >= 0  # true, which the compiler does not know
         fn = _EvaluatedOnce(stepper.fn, live) if one_evaluation else stepper.fn
         here = eqx.tree_at(
             lambda s: (s.fn, s.live), stepper, (fn, live), is_leaf=lambda x: x is None
         )
 
-        def step(state: RunState) -> RunState:
-            return here.advance(state, (Evaluations(), Evaluations()), state.code == RUNNING)
+        def step(state: RunState, before: PyTree) -> tuple[RunState, PyTree]:
+            if unknown:
+                state = here.arrive(state, Evaluations(), state.code < 0)
+            going = state.code == RUNNING
+            before = where(going, state.params, before)
+            if unknown:
+                return here.depart(state, Evaluations(), going), before
+            return here.advance(state, (Evaluations(), Evaluations()), going), before
 
-        before = over_lanes(where)(state.code == RUNNING, state.params, before)
-        idle = idle + (width - running).astype(jnp.float32) / width
-        state = over_lanes(step)(state)
-        return steps + 1, _running(state), idle, state, before
+        idle = idle + UNROLLED * (width - running).astype(jnp.float32) / width
+        for _ in range(UNROLLED):
+            state, before = over_lanes(step)(state, before)
+        return steps + UNROLLED, _running(state), idle, state, before
 
     zero = jnp.zeros((), jnp.float32)
-    carry = steps, _running(state), zero, state, state.params
-    steps, _, _, after, before = jax.lax.while_loop(going_on, body, carry)
-    diverged = (state.code == RUNNING) & (after.code == code_of("diverged"))
-    undo = lambda: over_lanes(where)(diverged, over_lanes(_undone(stepper))(after, before), after)
-    after = jax.lax.cond(jnp.any(diverged), undo, lambda: after)
-    # What had ended before, at its very start perhaps, keeps the value that it had there to the last bit.
-    return over_lanes(where)(state.code == RUNNING, after, state), steps
+    carry = steps, _running(lanes.state), zero, lanes.state, lanes.before
+    steps, _, _, state, before = jax.lax.while_loop(going_on, body, carry)
+    return Lanes(state, before, lanes.owner), steps
 
 
-def _running(state: RunState) -> Int[Array, ""]:
-    return jnp.sum(state.code == RUNNING, dtype=jnp.int32)
-
-
-def _is_shape(x: Any) -> bool:
-    return isinstance(x, jax.ShapeDtypeStruct)
-
-
-def _undone(stepper: Stepper):
-    """The results of a run whose last step diverged, without that step; they are evaluated once more at its start.
+def _ends(stepper: Stepper, lanes: Lanes) -> tuple:
+    """`results_of` each lane: of a run whose last step diverged, those before that step, evaluated once more.
 
     Only the params before each step are carried along. To undo a step inside the loop cost GD on poly3 a third of its
     time, this an eighth.
     """
+    undo = (lanes.state.code == code_of("diverged")) & (lanes.state.accepted > 0)
 
-    def undone(state: RunState, before: PyTree) -> RunState:
-        n = state.accepted - 1
+    def evaluated(state: RunState, before: PyTree, undo: Bool[Array, ""]) -> RunState:
+        n = undo.astype(jnp.int32)
         state = eqx.tree_at(
-            lambda s: (s.y.params, s.accepted, s.rejected, s.value, s.grad, s.model),
+            lambda s: (s.y.params, s.accepted, s.rejected),
             state,
-            (before, n, state.rejected + 1, None, None, None),
-            is_leaf=lambda x: x is None,
+            (where(undo, before, state.params), state.accepted - n, state.rejected + n),
         )
-        known = stepper.known_at(state, Evaluations()).known()
-        new = known.value, known.grad, known.model
+        known = stepper.known_at(forgotten(state), Evaluations()).known()
         return eqx.tree_at(
-            lambda s: (s.value, s.grad, s.model), state, new, is_leaf=lambda x: x is None
+            lambda s: (s.value, s.grad, s.model), state, known, is_leaf=lambda x: x is None
         )
 
-    return undone
+    again = lambda: over_lanes(evaluated)(lanes.state, lanes.before, undo)
+    if lanes.state.value is None:
+        state = again()
+    else:
+        undone = lambda: over_lanes(where)(undo, again(), lanes.state)
+        state = jax.lax.cond(jnp.any(undo), undone, lambda: lanes.state)
+    return over_lanes(results_of)(state)
+
+
+def _running(state: RunState) -> Int[Array, ""]:
+    return jnp.sum(state.code < 0, dtype=jnp.int32)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct)

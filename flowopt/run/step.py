@@ -20,7 +20,15 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from flowopt.flows.flow import FlowTerm, State, check_flow_shapes
 from flowopt.methods import Method
-from flowopt.objective import At, Evaluations, Model, Objective, SumOfSquares, check_objective
+from flowopt.objective import (
+    At,
+    Evaluations,
+    Known,
+    Model,
+    Objective,
+    SumOfSquares,
+    check_objective,
+)
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.solvers.native import native
 from flowopt.solvers.trial import AbstractFlowSolver, Trial, model_kind
@@ -32,10 +40,10 @@ class RunState(eqx.Module):
     """Where a run is: all that the next step needs. `stop` functions are given this."""
 
     y: State
-    value: Float[Array, ""]
+    value: Float[Array, ""] | None
     """R at the params [loss]."""
     grad: PyTree
-    """grad R at the params [loss/params]."""
+    """grad R at the params [loss/params]. An ensemble may leave value, grad and model None until they are asked for."""
     model: Model | None
     """The Jacobian or Hessian there, where the method reads one and it is formed."""
     step: Float[Array, ""]
@@ -69,6 +77,17 @@ class RunState(eqx.Module):
 
 
 Stop = Callable[[RunState], Any]
+
+STANDING = RUNNING - 1
+"""The code of a run that is still going, whose last step changed nothing: stalled, unless it ends otherwise there."""
+
+
+def forgotten(state: RunState) -> RunState:
+    """`state` without what is known of the objective there."""
+    return eqx.tree_at(
+        lambda s: (s.value, s.grad, s.model), state, (None,) * 3, is_leaf=lambda x: x is None
+    )
+
 
 
 def last_good(before: RunState, after: RunState) -> RunState:
@@ -144,49 +163,70 @@ class Stepper(eqx.Module):
         With `going` false the run stays where it is, which costs an ensemble less here than undoing a whole step
         afterwards. Its value and gradient may then be evaluated once more, at the same params.
         """
-        method, solver = self.method, self._solver
         attempt, kept = evaluations
         at = self.known_at(state, attempt)
-        trial = solver.trial(method.flow, state.y, at, self._step(state), state.solver)
-        keep, step, controller, failed = self._judgement(state, trial)
-        always = keep is True
-        keep = going if always else keep & going
+        trial = self._trial(state, at)
+        if self._constant:
+            moved = self._moved(state, trial, going)
+            end = self._at_end(moved, trial, kept)
+            known = end.known() if end.unknown else end.if_kept(going, at)
+            return self._arrived(moved, known, going)
 
+        keep, step, controller, failed = self._judgement(state, trial)
+        keep = keep & going
         accepted = jnp.asarray(keep, jnp.int32)
-        y = where(keep, trial.y, state.y)
-        # Where every step is kept, what stays behind does so before it is evaluated, not after.
-        reached = y if always else trial.y
         end = trial.at
         if state.noise is not None:
             # The next step sees another sample, of which nothing is known here yet.
-            fn = self._objective(state.noise, state.accepted + (accepted if always else 1))
-            end = At(fn, reached.params, self.args, kept, kind=at.kind)
-        elif always and end.unknown:
-            end = end.elsewhere(reached.params)
+            fn = self._objective(state.noise, state.accepted + 1)
+            end = At(fn, trial.y.params, self.args, kept, kind=at.kind)
         end.evaluations = kept
-        known = end.known() if always and end.unknown else end.if_kept(keep, at)
+        known = end.if_kept(keep, at)
         new = RunState(
-            y=y,
+            y=where(keep, trial.y, state.y),
             value=known.value,
             grad=known.grad,
             model=known.model,
-            step=state.step if self._constant else where(going, step, state.step),
+            step=where(going, step, state.step),
             accepted=state.accepted + accepted,
-            rejected=state.rejected
-            if always
-            else state.rejected + (jnp.asarray(going, jnp.int32) - accepted),
+            rejected=state.rejected + (jnp.asarray(going, jnp.int32) - accepted),
             code=state.code,
             solver=where(keep, trial.state, state.solver),
             controller=where(going, controller, state.controller),
             noise=state.noise,
         )
         # A step that changes nothing and will not be followed by a longer one: the run stands still.
-        stalled = failed | (_unmoved(reached, state.y) & (step <= state.step))
+        stalled = failed | (_unmoved(trial.y, state.y) & (step <= state.step))
         # Of the candidate's params, not of those kept, whose squares were finite before: a guard sums the same ones.
-        size = sum_squares(reached.params)
-        size = size if always else where(keep, size, jnp.zeros_like(size))
-        settled = self._settle(new, size, stalled)
+        size = sum_squares(trial.y.params)
+        settled = self._settle(new, where(keep, size, jnp.zeros_like(size)), stalled)
         return eqx.tree_at(lambda s: s.code, settled, where(going, settled.code, state.code))
+
+    def leaves_unknown(self, state: RunState) -> bool:
+        """Whether every step is kept and tells nothing of where it leads: then `advance` is `depart`, `arrive`."""
+        found = []
+
+        def look(state):
+            trial = self._trial(state, self.known_at(state, Evaluations()))
+            found.append(state.noise is not None or trial.at.unknown)
+
+        if self._constant:
+            jax.eval_shape(look, state)
+        return self._constant and found[0]
+
+    def depart(
+        self, state: RunState, evaluations: Evaluations, going: Bool[Array, ""] | bool = True
+    ) -> RunState:
+        """The first half of a step that `leaves_unknown`: the run is at its end, which is not evaluated."""
+        trial = self._trial(state, self.known_at(state, evaluations))
+        return self._moved(state, trial, going)
+
+    def arrive(
+        self, state: RunState, evaluations: Evaluations, going: Bool[Array, ""] | bool = True
+    ) -> RunState:
+        """The second half: the evaluation there, and whether the run has come to an end."""
+        at = self.known_at(forgotten(state), evaluations)
+        return self._arrived(state, at.known(), going)
 
     def known_at(self, state: RunState, evaluations: Evaluations) -> At:
         """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""
@@ -194,6 +234,42 @@ class Stepper(eqx.Module):
         known = state.value, state.grad, kind, state.model
         fn = self._objective(state.noise, state.accepted)
         return At(fn, state.params, self.args, evaluations, *known)
+
+    def _trial(self, state: RunState, at: At) -> Trial:
+        return self._solver.trial(
+            self.method.flow, state.y, at, self._step(state), state.solver
+        )
+
+    def _moved(self, state: RunState, trial: Trial, going: Bool[Array, ""] | bool) -> RunState:
+        """At the end of a step that is kept whatever it leads to. What stays behind does so before it is evaluated."""
+        y = where(going, trial.y, state.y)
+        still = _unmoved(y, state.y) & going
+        return eqx.tree_at(
+            lambda s: (s.y, s.accepted, s.solver, s.code),
+            forgotten(state),
+            (
+                y,
+                state.accepted + jnp.asarray(going, jnp.int32),
+                where(going, trial.state, state.solver),
+                jnp.where(still, STANDING, state.code),
+            ),
+            is_leaf=lambda x: x is None,
+        )
+
+    def _at_end(self, moved: RunState, trial: Trial, evaluations: Evaluations) -> At:
+        """What `trial` tells of where it led."""
+        end = trial.at
+        if moved.noise is not None or end.unknown:
+            return self.known_at(moved, evaluations)
+        end.evaluations = evaluations
+        return end
+
+    def _arrived(self, moved: RunState, known: Known, going: Bool[Array, ""] | bool) -> RunState:
+        new = eqx.tree_at(
+            lambda s: (s.value, s.grad, s.model), moved, known, is_leaf=lambda x: x is None
+        )
+        settled = self._settle(new, sum_squares(moved.params), moved.code == STANDING)
+        return eqx.tree_at(lambda s: s.code, settled, where(going, settled.code, moved.code))
 
     def _objective(self, noise: Array | None, n: Array) -> Objective:
         """What the n-th accepted step sees: the objective, or a sample of it."""
@@ -223,7 +299,7 @@ class Stepper(eqx.Module):
 
     def _judgement(self, state: RunState, trial: Trial) -> tuple[Any, Array, PyTree, Any]:
         judge = lambda: self._judge(state, trial.y, trial.error)
-        if self.live is None or self._constant:
+        if self.live is None:
             return judge()
         return computed_once(self.live, lambda: jtu.tree_map(jnp.asarray, judge()))
 
@@ -231,8 +307,6 @@ class Stepper(eqx.Module):
         self, state: RunState, candidate: State, error: State | None
     ) -> tuple[Any, Array, PyTree, Any]:
         """Whether to keep the candidate, the next step, the controller's new state, and whether it gave up."""
-        if self._constant:
-            return True, self._step(state), state.controller, False
         if error is not None:
             error = jtu.tree_map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
         # A candidate that is no number would make the controller's scale, and with it the next step, one too.
