@@ -24,7 +24,7 @@ from flowopt.tree import computed_once, inner, where
 REFILL = 16.0
 """What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, GD and
 guarded GD, 60 to 1,300 steps a run: 8 to 32 are alike within about a tenth.)"""
-UNROLLED = 2
+UNROLLED = 4
 """Steps in the body of the loop, whose every turn copies what it hands on."""
 
 
