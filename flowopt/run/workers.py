@@ -209,10 +209,11 @@ def _pool(starts: PyTree, first: int, last: int, held: int) -> Pool:
 def _write(results: PyTree, ended: Ended) -> int:
     """Puts what has ended to its place, and returns how many those are."""
     owner = np.asarray(ended.owner)
-    over = owner >= 0
+    turn, lane = np.nonzero(owner >= 0)
+    runs = owner[turn, lane]
     for array, values in zip(jtu.tree_leaves(results), jtu.tree_leaves(ended.results), strict=True):
-        array[owner[over]] = np.moveaxis(np.asarray(values), -1, 1)[over]
-    return int(over.sum())
+        array[runs] = np.asarray(values)[turn, ..., lane]
+    return len(runs)
 
 
 def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
