@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
+from flowopt.run.compiling import in_one_function, with_longest_vectors
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.run.step import RunState, Stepper, forgotten
 from flowopt.solvers.trial import model_kind
@@ -116,7 +117,12 @@ def empty(stepper: Stepper, one: PyTree, width: int) -> Lanes:
 
 
 def advance(
-    stepper: Stepper, lanes: Lanes, pool: Pool, limit: Int[np.ndarray, ""], rounds: int
+    stepper: Stepper,
+    lanes: Lanes,
+    pool: Pool,
+    limit: Int[np.ndarray, ""],
+    rounds: int,
+    as_one: bool,
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
     """Fills the lanes from the pool, steps them, takes out what has ended, and so on: `rounds` times, for `limit`
     steps, or until the pool is empty. Returns the lanes, the starts taken, what has ended, and the steps made.
@@ -125,24 +131,19 @@ def advance(
     ends when the lanes have stood idle for as long as it costs: of all rules that do not know how long a run
     takes, none is better by more than a factor of two, and where runs end at a steady rate none is
     better at all.
+
+    `as_one`: whether all of it is compiled to one function; a step must be `compiling.plain` for that.
     """
-    return _advance()(stepper, lanes, pool, limit, rounds)
-
-
-@ft.cache
-def _advance():
-    """`_advance_lanes`, compiled with the longest vectors there are: XLA takes half of AVX-512's unless told otherwise
-    (on a Zen 5, ns a step on poly3: GD 3.9 -> 3.3, Euler-Richardson 7.8 -> 5.6, Adam 17 -> 14)."""
-    options = {"xla_cpu_prefer_vector_width": 512}
-    try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except Exception:  # another version of XLA may not know it
-        options = {}
-    return eqx.filter_jit(_advance_lanes, compiler_options=options)  # pyright: ignore[reportCallIssue]
+    return with_longest_vectors(_advance_lanes)(stepper, lanes, pool, limit, rounds, as_one)
 
 
 def _advance_lanes(
-    stepper: Stepper, lanes: Lanes, pool: Pool, limit: Int[np.ndarray, ""], rounds: int
+    stepper: Stepper,
+    lanes: Lanes,
+    pool: Pool,
+    limit: Int[np.ndarray, ""],
+    rounds: int,
+    as_one: bool,
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
     width = lanes.owner.shape[0]
     none = jnp.zeros((), jnp.int32)
@@ -167,7 +168,8 @@ def _advance_lanes(
         return turn + 1, steps, taken, lanes, ended
 
     start = none, none, none, lanes, ended
-    _, steps, taken, lanes, ended = jax.lax.while_loop(going_on, body, start)
+    loop = lambda carry: jax.lax.while_loop(going_on, body, carry)
+    _, steps, taken, lanes, ended = (in_one_function(loop) if as_one else loop)(start)
     return lanes, taken, ended, steps
 
 
@@ -191,9 +193,7 @@ def _refill(
     def refilled():
         starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
         begun = over_lanes(ft.partial(_start, stepper))(starts)
-        state, before = over_lanes(where)(
-            free, (begun, begun.params), (lanes.state, lanes.before)
-        )
+        state, before = over_lanes(where)(free, (begun, begun.params), (lanes.state, lanes.before))
         idle = jnp.where(free & ~take, code_of("converged"), state.code)
         owner = jnp.where(take, pool.first + place, lanes.owner)
         return Lanes(eqx.tree_at(lambda s: s.code, state, idle), before, owner)

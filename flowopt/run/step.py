@@ -40,7 +40,7 @@ class RunState(eqx.Module):
     """Where a run is: all that the next step needs. `stop` functions are given this."""
 
     y: State
-    value: Float[Array, ""] | None
+    value: Float[Array, ""]
     """R at the params [loss]."""
     grad: PyTree
     """grad R at the params [loss/params]. An ensemble may leave value, grad and model None until they are asked for."""
@@ -87,7 +87,6 @@ def forgotten(state: RunState) -> RunState:
     return eqx.tree_at(
         lambda s: (s.value, s.grad, s.model), state, (None,) * 3, is_leaf=lambda x: x is None
     )
-
 
 
 def last_good(before: RunState, after: RunState) -> RunState:
@@ -143,7 +142,7 @@ class Stepper(eqx.Module):
             rejected=none,
             code=none + RUNNING,
             solver=solver.start(flow, y, at),
-            controller=jtu.tree_map(jnp.asarray, controller),
+            controller=None if self._constant else jtu.tree_map(jnp.asarray, controller),
             noise=noise,
         )
         return self._settle(state, sum_squares(params), stalled=jnp.array(False))
@@ -236,9 +235,7 @@ class Stepper(eqx.Module):
         return At(fn, state.params, self.args, evaluations, *known)
 
     def _trial(self, state: RunState, at: At) -> Trial:
-        return self._solver.trial(
-            self.method.flow, state.y, at, self._step(state), state.solver
-        )
+        return self._solver.trial(self.method.flow, state.y, at, self._step(state), state.solver)
 
     def _moved(self, state: RunState, trial: Trial, going: Bool[Array, ""] | bool) -> RunState:
         """At the end of a step that is kept whatever it leads to. What stays behind does so before it is evaluated."""

@@ -7,31 +7,49 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
-from jax.extend.core import jaxprs_in_params
 from jaxtyping import PyTree
 from tqdm import tqdm
 
 from flowopt.objective import Evaluations
+from flowopt.run.compiling import multiplies, plain
 from flowopt.run.lanes import Ended, Pool, advance, empty, over_lanes, results_of
 from flowopt.run.settings import callers_settings, under
 from flowopt.run.step import Stepper
 from flowopt.solvers.trial import model_kind
 
-_CACHE_BYTES = 2**20
+_CACHE_BYTES, _NEAREST_BYTES = 2**20, 2**14
 _LEAST = 64  # lanes: a multiple of every vector's length, so that no lane is a vector's remainder
-_MOST = {"cpu": 2048}
-_MOST_ELSEWHERE = 2**17
+_MOST, _MOST_PLAIN, _MOST_ELSEWHERE = 2048, 512, 2**17
 # XLA rounds batches of matrix products and solves by their size, so that the width of those is one for all.
 _WITH_MATRICES = 128
-_MOST_ROUNDS = 8
+_MOST_HELD = 2**14  # runs whose ends one call may return
 _STEPS, _MOST_STEPS = 512, 2**16  # in a first call, and in any
 _SECONDS = 0.05  # that a call should take
+
+
+class _Plan(NamedTuple):
+    """The shape of the compiled loop."""
+
+    width: int
+    rounds: int
+    as_one: bool
+
+
+class _Traits(NamedTuple):
+    """What there is to know of a step before it is compiled."""
+
+    matrices: bool
+    """Whether it multiplies, or solves with, matrices."""
+    plain: bool
+    """Whether it may be compiled `in_one_function`."""
+    bytes: int
+    """What a run holds."""
 
 
 def run_all(
@@ -44,16 +62,18 @@ def run_all(
         ends = jax.eval_shape(lambda p: results_of(stepper.start(p)), one)
         return jtu.tree_map(lambda x: np.empty((0, *x.shape), x.dtype), ends)
     devices = _devices(threads)[: max(1, n // _LEAST)]
-    if _has_matrices(stepper, one):
+    platform, traits = devices[0].platform, _traits(stepper, one)
+    as_one = traits.plain and platform == "cpu"
+    if traits.matrices:
         width = _WITH_MATRICES
     elif width is None:
-        width = _width(one, -(-n // len(devices)), devices[0].platform)
+        width = _width(one, traits, -(-n // len(devices)), platform)
     width = -(-width // _LEAST) * _LEAST
-    rounds = _rounds(one, width)
-    ends = [_compile(stepper, starts, width, rounds, device) for device in set(devices)]
+    plan = _Plan(width, _rounds(one, width), as_one)
+    ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
     results = jtu.tree_map(lambda x: np.empty((n, *x.shape[1:-1]), x.dtype), ends[0])
-    queue = _Queue(n, bar)
-    job = lambda device: _work(stepper, starts, results, queue, width, rounds, device)
+    queue = _Queue(n, len(devices), bar)
+    job = lambda device: _work(stepper, starts, results, queue, plan, device)
     if len(devices) == 1:
         job(devices[0])
         return results
@@ -72,16 +92,21 @@ def _devices(threads: int | None) -> list[Any]:
     return local[:1] * (threads or os.cpu_count() or 1) if local[0].platform == "cpu" else local
 
 
-def _width(one: PyTree, runs: int, platform: str) -> int:
-    """Lanes of one thread: a power of two, as many as stay in cache with their params."""
-    fits = _CACHE_BYTES // max(_bytes(one), 1) if platform == "cpu" else _MOST_ELSEWHERE
-    most = max(_LEAST, min(_MOST.get(platform, _MOST_ELSEWHERE), fits))
+def _width(one: PyTree, traits: _Traits, runs: int, platform: str) -> int:
+    """Lanes of one thread: a power of two, as many as stay in cache: the nearest, where calls cost nothing."""
+    if platform != "cpu":
+        most = _MOST_ELSEWHERE
+    elif traits.plain:
+        most = min(_NEAREST_BYTES // traits.bytes, _MOST_PLAIN)
+    else:
+        most = min(_CACHE_BYTES // max(_bytes(one), 1), _MOST)
     return 2 ** int(np.ceil(np.log2(max(_LEAST, min(runs, most)))))
 
 
 def _rounds(one: PyTree, width: int) -> int:
     """Rounds in one call: the results of each are held until it returns."""
-    return int(np.clip(_CACHE_BYTES // max(_bytes(one) * width, 1), 1, _MOST_ROUNDS))
+    held = min(_CACHE_BYTES // max(_bytes(one), 1), _MOST_HELD)
+    return max(1, held // width)
 
 
 def _one(starts: PyTree) -> PyTree:
@@ -92,57 +117,45 @@ def _bytes(one: PyTree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(one))
 
 
-def _has_matrices(stepper: Stepper, one: PyTree) -> bool:
-    """Whether a step multiplies, or solves with, matrices."""
-    if model_kind(stepper.method.flow, stepper.method.solver) is not None:
-        return True
+def _traits(stepper: Stepper, one: PyTree) -> _Traits:
     arrays, rest = eqx.partition(stepper, eqx.is_array)
     shapes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
     leaves, tree = jtu.tree_flatten((shapes, rest, one))
-    return _step_multiplies(tuple(leaves), tree)
+    return _traced_traits(tuple(leaves), tree)
 
 
 @ft.lru_cache(maxsize=64)
-def _step_multiplies(leaves: tuple, tree: Any) -> bool:
+def _traced_traits(leaves: tuple, tree: Any) -> _Traits:
     """Traces a step, once for each method, objective and shapes."""
     shapes, rest, one = jtu.tree_unflatten(tree, leaves)
 
     def step(arrays, params):
         stepper = eqx.combine(arrays, rest)
-        one = lambda p: stepper.advance(stepper.start(p), (Evaluations(), Evaluations())).code
+        one = lambda p: stepper.advance(stepper.start(p), (Evaluations(), Evaluations()))
         return over_lanes(one)(params)
 
     lanes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct((*x.shape, _LEAST), x.dtype), one)
-    return _multiplies(jax.make_jaxpr(step)(shapes, lanes).jaxpr)
-
-
-def _multiplies(jaxpr: Any) -> bool:
-    return any(
-        _is_product(e) or any(map(_multiplies, jaxprs_in_params(e.params))) for e in jaxpr.eqns
-    )
-
-
-def _is_product(equation: Any) -> bool:
-    """Whether it multiplies matrices; inner products of two vectors of each run, as in norms, are loops over lanes."""
-    if equation.primitive.name == "conv_general_dilated":
-        return True
-    if equation.primitive.name != "dot_general":
-        return False
-    axes = zip(*equation.params["dimension_numbers"], strict=True)
-    pairs = zip(equation.invars, axes, strict=True)
-    return any(np.delete(x.aval.shape, (*over, *batch)).prod() > 1 for x, (over, batch) in pairs)
+    closed = jax.make_jaxpr(step)(shapes, lanes)
+    second_order = model_kind(rest.method.flow, rest.method.solver) is not None
+    matrices = second_order or multiplies(closed.jaxpr)
+    held = sum(x.size * x.dtype.itemsize for x in closed.out_avals) // _LEAST
+    return _Traits(matrices, not matrices and plain(closed.jaxpr), held + _bytes(one))
 
 
 class _Queue:
     """The starts not yet taken, shared by the threads."""
 
-    def __init__(self, n: int, bar: tqdm):
-        self.n, self.next, self.bar, self.lock = n, 0, bar, threading.Lock()
+    def __init__(self, n: int, threads: int, bar: tqdm):
+        self.n, self.next, self.threads, self.bar = n, 0, threads, bar
+        self.lock = threading.Lock()
 
-    def take(self, most: int) -> tuple[int, int]:
-        """Up to `most` starts: the first, and the one after the last."""
+    def take(self, least: int, most: int) -> tuple[int, int]:
+        """The first of the starts taken, and the one after the last: fewer towards the end, so that the threads end
+        together."""
         with self.lock:
-            first, self.next = self.next, min(self.next + most, self.n)
+            share = (self.n - self.next) // (2 * self.threads)
+            count = max(least, min(most, share))
+            first, self.next = self.next, min(self.next + count, self.n)
             return first, self.next
 
     def empty(self) -> bool:
@@ -169,28 +182,29 @@ def _work(
     starts: PyTree,
     results: PyTree,
     queue: _Queue,
-    width: int,
-    rounds: int,
+    plan: _Plan,
     device: Any,
 ) -> None:
     """One thread: lanes, kept filled until the queue is empty."""
     with jax.default_device(device):
-        lanes = empty(stepper, _one(starts), width)
+        lanes = empty(stepper, _one(starts), plan.width)
         first = last = 0  # of the starts that this thread has taken and its lanes have not
-        limit, pool = _STEPS, None
+        limit, pool, held = _STEPS, None, plan.rounds * plan.width
         while True:
             if first == last:
-                first, last = queue.take(rounds * width)
+                first, last = queue.take(plan.width, held)
                 if first == last and not np.any(np.asarray(lanes.owner) >= 0):
                     return
             if pool is None or last > first:
-                pool = _pool(starts, first, last, rounds * width)
+                pool = _pool(starts, first, last, held)
             called = time.perf_counter()
             how_many = np.asarray(limit, np.int32)
             pool = dataclasses.replace(
                 pool, size=np.asarray(last - first, np.int32), last=np.asarray(queue.empty())
             )
-            lanes, taken, ended, steps = advance(stepper, lanes, pool, how_many, rounds)
+            lanes, taken, ended, steps = advance(
+                stepper, lanes, pool, how_many, plan.rounds, plan.as_one
+            )
             first += int(taken)
             queue.done(_write(results, ended))
             # So many steps that Ctrl-C and the progress bar are served soon, and the host is called seldom.
@@ -220,8 +234,10 @@ def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x[source], 0, -1))
 
 
-def _compile(stepper: Stepper, starts: PyTree, width: int, rounds: int, device: Any) -> tuple:
+def _compile(stepper: Stepper, starts: PyTree, plan: _Plan, device: Any) -> tuple:
     """Compiles, once, what the threads would otherwise compile each for itself; returns results of no meaning."""
     with jax.default_device(device):
-        lanes, pool = empty(stepper, _one(starts), width), _pool(starts, 0, 0, rounds * width)
-        return advance(stepper, lanes, pool, np.asarray(0, np.int32), rounds)[2].results
+        lanes = empty(stepper, _one(starts), plan.width)
+        pool = _pool(starts, 0, 0, plan.rounds * plan.width)
+        none = np.asarray(0, np.int32)
+        return advance(stepper, lanes, pool, none, plan.rounds, plan.as_one)[2].results
