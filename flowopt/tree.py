@@ -32,12 +32,20 @@ def sum_squares(a: PyTree) -> Float[Array, ""]:
     return _total([jnp.sum(jnp.square(x)) for x in jtu.tree_leaves(a)], real_dtype(a))
 
 
-def rms_norm(a: PyTree) -> Float[Array, ""]:
-    """The root of the mean of the squares of all entries; its derivative at 0 is 0.
+def two_norm(a: PyTree) -> Float[Array, ""]:
+    """|a|, over all entries; its derivative at 0 is 0.
 
-    As `optimistix.rms_norm`, which takes inner products; XLA joins sums of squares with what they are sums of.
+    As `optimistix.two_norm`, which takes inner products; XLA joins sums of squares with what they are sums of.
     """
-    squares = sum_squares(a) / max(sum(x.size for x in jtu.tree_leaves(a)), 1)
+    return _root(sum_squares(a))
+
+
+def rms_norm(a: PyTree) -> Float[Array, ""]:
+    """The root of the mean of the squares of all entries; its derivative at 0 is 0. As `optimistix.rms_norm`."""
+    return _root(sum_squares(a) / max(sum(x.size for x in jtu.tree_leaves(a)), 1))
+
+
+def _root(squares: Float[Array, ""]) -> Float[Array, ""]:
     some = squares > 0
     return jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), squares)
 

@@ -1,12 +1,12 @@
 """The methods that choose their own steps: by an error estimate, or by the flow's energy."""
 
 import diffrax
-import optimistix as optx
 
 from flowopt import controllers, flows, solvers
 from flowopt.flows.flow import AbstractFlow
 from flowopt.flows.numbers import check_positive
 from flowopt.methods.method import Method, check_step
+from flowopt.tree import two_norm
 
 
 def euler_richardson(tol: float = 1e-2, step: float = 0.1) -> Method:
@@ -28,7 +28,7 @@ def extragradient(tol: float = 1e-2, step: float = 0.1) -> Method:
 def _embedded(solver: diffrax.AbstractSolver, tol: float, step: float) -> Method:
     check_step(tol, "tol")
     controller = controllers.IntegralController(
-        rtol=0, atol=tol, norm=optx.two_norm, safety=0.9, factormin=0, factormax=float("inf")
+        rtol=0, atol=tol, norm=two_norm, safety=0.9, factormin=0, factormax=float("inf")
     )
     return Method(flows.Gradient(), solver, controller, step=step)
 

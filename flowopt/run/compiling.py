@@ -15,7 +15,20 @@ _PLAIN = {
     *("cbrt", "ceil", "clamp", "copy", "convert_element_type", "cos", "cosh", "div", "eq", "erf"),
     *("erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite"),
     *("le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not"),
-    *("or", "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square"),
+    *(
+        "or",
+        "pow",
+        "reduce_precision",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+    ),
     *("stop_gradient", "sub", "tan", "tanh", "xor"),
     # rearranged
     *("broadcast_in_dim", "concatenate", "expand_dims", "iota", "pad", "reshape", "rev", "slice"),
@@ -24,13 +37,14 @@ _PLAIN = {
     *("dot_general", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod"),
     "reduce_sum",
     # of others
-    *("cond", "custom_jvp_call", "custom_vjp_call", "jit", "remat2", "scan", "while"),
+    *("closed_call", "cond", "custom_jvp_call", "custom_vjp_call", "jit", "remat2", "scan"),
+    "while",
 }
 """Primitives that XLA's CPU compiler writes as loops over the entries of arrays."""
 
 
 def multiplies(jaxpr: Any) -> bool:
-    """Whether matrices are multiplied."""
+    """Whether matrices are multiplied. Inner products of two vectors of each run, as in norms, are loops over lanes."""
     return any(
         _is_product(e) or any(map(multiplies, jaxprs_in_params(e.params))) for e in jaxpr.eqns
     )
@@ -47,14 +61,18 @@ def plain(jaxpr: Any) -> bool:
 
 
 def _is_product(equation: Any) -> bool:
-    """Whether it multiplies matrices; inner products of two vectors of each run, as in norms, are loops over lanes."""
     if equation.primitive.name == "conv_general_dilated":
         return True
     if equation.primitive.name != "dot_general":
         return False
-    axes = zip(*equation.params["dimension_numbers"], strict=True)
-    pairs = zip(equation.invars, axes, strict=True)
-    return any(np.delete(x.aval.shape, (*over, *batch)).prod() > 1 for x, (over, batch) in pairs)
+    shapes = [x.aval.shape for x in equation.invars]
+    summed, batch = equation.params["dimension_numbers"]
+    terms = np.prod([shapes[0][i] for i in summed[0]])
+    free = (
+        np.prod(np.delete(shape, (*over, *alike)))
+        for shape, over, alike in zip(shapes, summed, batch, strict=True)
+    )
+    return bool(terms > 1 and max(free) > 1)
 
 
 def in_one_function(fn: Callable) -> Callable:
@@ -74,14 +92,23 @@ def in_one_function(fn: Callable) -> Callable:
 
 
 @ft.cache
-def with_longest_vectors(fn: Callable) -> Callable:
-    """`fn`, compiled with the longest vectors there are: XLA takes half of AVX-512's unless told otherwise.
+def compiled(fn: Callable) -> Callable:
+    """`fn` under `equinox.filter_jit`, compiled for many lanes.
 
-    (On a Zen 5, ns a step on poly3: GD 3.9 -> 3.3, Euler-Richardson 7.8 -> 5.6, Adam 17 -> 14.)
+    - With the longest vectors there are: XLA takes half of AVX-512's unless told otherwise. (On a Zen 5, ns a step on
+      poly3: GD 3.9 -> 3.3, Euler-Richardson 7.8 -> 5.6, Adam 17 -> 14.)
+    - Without the library that large sums are given to: it adds in another order, so that the last bits of a run would
+      depend on how many lanes there are (of 9 params, with 1,024 lanes and not with 128).
     """
-    options = {"xla_cpu_prefer_vector_width": 512}
+    options = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
+    known = {name: value for name, value in options.items() if _compiles({name: value})}
+    return eqx.filter_jit(fn, compiler_options=known)  # pyright: ignore[reportCallIssue]
+
+
+def _compiles(options: dict[str, Any]) -> bool:
+    """Whether this version of XLA knows these options."""
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except Exception:  # another version of XLA may not know it
-        options = {}
-    return eqx.filter_jit(fn, compiler_options=options)  # pyright: ignore[reportCallIssue]
+    except Exception:
+        return False
+    return True

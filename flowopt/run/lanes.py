@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
-from flowopt.run.compiling import in_one_function, with_longest_vectors
+from flowopt.run.compiling import compiled, in_one_function
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.run.step import RunState, Stepper, forgotten
 from flowopt.solvers.trial import model_kind
@@ -134,7 +134,7 @@ def advance(
 
     `as_one`: whether all of it is compiled to one function; a step must be `compiling.plain` for that.
     """
-    return with_longest_vectors(_advance_lanes)(stepper, lanes, pool, limit, rounds, as_one)
+    return compiled(_advance_lanes)(stepper, lanes, pool, limit, rounds, as_one)
 
 
 def _advance_lanes(

@@ -8,6 +8,7 @@ import pytest
 from problems import starts
 
 import flowopt as fo
+from flowopt.run import lanes, workers
 
 POLY3 = fo.benchmarks.poly3()
 METHODS = {
@@ -108,6 +109,63 @@ def test_inner_products_of_a_runs_own_vectors_round_alike_at_any_width():
     narrow = call(width=64)
     for width in (128, 1024):
         same(narrow, call(width=width))
+
+
+def _many_functions(p, args):
+    """Nearly all that is `compiling.plain`, on params in any range, with derivatives."""
+    x, y = p["x"], jax.nn.sigmoid(p["y"])
+    unary = (
+        *(jnp.abs, jnp.arccos, jnp.arcsin, jnp.arctan, jnp.arcsinh, jnp.arctanh, jnp.cbrt, jnp.cos),
+        *(jnp.cosh, jnp.exp, jnp.exp2, jnp.expm1, jnp.log, jnp.log1p, jnp.round, jnp.sign, jnp.sin),
+        *(
+            jnp.sinh,
+            jnp.sqrt,
+            jnp.tan,
+            jnp.tanh,
+            jax.lax.rsqrt,
+            jax.lax.erf,
+            jax.lax.erfc,
+            jnp.ceil,
+        ),
+        *(jax.lax.erf_inv, jnp.floor, jax.nn.softplus, jax.nn.gelu, lambda z: jnp.arccosh(1 + z)),
+    )
+    total = sum(jnp.sum(f(0.1 + 0.8 * y)) for f in unary)
+    total += jnp.sum(jnp.arctan2(x, 1 + y)) + jnp.max(x) - jnp.min(x * y) + jnp.prod(y)
+    total += jnp.sum(jnp.concatenate([x[::-1], jnp.pad(y, 1)[1:]]) ** 2) + jnp.sum(x * y)
+    total += jnp.sum(jnp.where((x > 0) & (y < 0.5) | (x <= -1), x**3, x % 2) ** 2) + x[0] ** y[1]
+    total += jax.lax.fori_loop(0, 3, lambda i, z: 0.5 * z + jnp.sum(jnp.clip(x, -1, 1)), 1.0)
+    return total + jax.lax.cond(x[1] > 0, jnp.sum, lambda z: jnp.sum(z.reshape(3, 1).T), x)
+
+
+def test_one_function_of_all_that_may_be_in_it(monkeypatch):
+    """Agrees with the same loop compiled as XLA likes it, to rounding."""
+    rng = np.random.default_rng(0)
+    first = {k: rng.uniform(0.1, 1, (100, 3)) for k in "xy"}
+    call = lambda: fo.ensemble(_many_functions, first, fo.gd(1e-3), max_steps=20, width=64)
+    found, plain = [], workers.plain
+    monkeypatch.setattr(workers, "plain", lambda jaxpr: found.append(plain(jaxpr)) or found[-1])
+    monkeypatch.setattr(lanes, "UNROLLED", 1)  # for the compiler's sake
+    one = call()
+    assert found == [True]
+    monkeypatch.setattr(workers, "_traits", lambda *_: workers._Traits(False, False, 100))
+    other = call()
+    np.testing.assert_array_equal(one.accepted, other.accepted)
+    for k in "xy":
+        np.testing.assert_allclose(one.params[k], other.params[k], rtol=1e-9)
+
+
+def test_what_is_not_plain_is_compiled_as_xla_likes_it(monkeypatch):
+    """A median is sorted for, and drawn noise is drawn."""
+    found, plain = [], workers.plain
+    monkeypatch.setattr(workers, "plain", lambda jaxpr: found.append(plain(jaxpr)) or found[-1])
+    first = np.random.default_rng(0).normal(size=(100, 5))
+    ends = fo.ensemble(
+        lambda p, args: jnp.sum((p - jnp.median(p)) ** 2), first, fo.gd(0.1), tol=1e-3
+    )
+    assert found == [False] and np.all(ends.outcome == "converged")
+    np.testing.assert_allclose(
+        ends.params, np.median(ends.params, axis=1)[:, None] + 0 * first, atol=1e-3
+    )
 
 
 def test_pytrees_args_and_dtypes():
