@@ -23,10 +23,11 @@ from flowopt.stochastic import Stochastic
 from flowopt.tree import computed_once, inner, where
 
 REFILL = 16.0
-"""What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, GD and
-guarded GD, 60 to 1,300 steps a run: 8 to 32 are alike within about a tenth.)"""
+"""What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, with GD,
+Adam, Euler-Richardson and guarded GD, 40 to 2,000 steps a run: 8 to 32 are alike within about a tenth.)"""
 UNROLLED = 4
-"""Steps in the body of the loop, whose every turn copies what it hands on."""
+"""Steps in the body of the loop, whose every turn copies what it hands on (poly3, ns a step, 1 -> 4: GD 2.0 -> 1.5,
+Adam 3.9 -> 3.7, Euler-Richardson 3.4 -> 3.3; 8 are no better)."""
 
 
 class _EvaluatedOnce(eqx.Module):
@@ -212,8 +213,8 @@ def _step(
     """Steps all that run, until `steps` are `limit`, or idle lanes have cost as much as `patience` steps of all.
 
     Where a step tells nothing of where it leads, the loop goes from evaluation to evaluation: each arrives where the
-    step before has led, and departs from there at once, so that value and gradient are never written to memory
-    (GD on poly3: ).
+    step before has led, and departs from there at once, so that value and gradient are not carried from step to
+    step (2,048 lanes of poly3, ns a step: GD 2.4 -> 2.2, Adam 9.7 -> 5.0).
     """
     width, unknown = lanes.owner.shape[0], lanes.state.value is None
     # Of a stochastic objective each step samples its own; second-order methods evaluate more than value and gradient.

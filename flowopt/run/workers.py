@@ -70,7 +70,14 @@ def run_all(
         width = _width(one, traits, -(-n // len(devices)), platform)
     width = -(-width // _LEAST) * _LEAST
     plan = _Plan(width, _rounds(one, width), as_one)
-    ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
+    try:
+        ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
+    except jax.errors.JaxRuntimeError:
+        if not as_one:
+            raise
+        # Another version of XLA may not find `plain` what this one does.
+        plan = plan._replace(as_one=False)
+        ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
     results = jtu.tree_map(lambda x: np.empty((n, *x.shape[1:-1]), x.dtype), ends[0])
     queue = _Queue(n, len(devices), bar)
     job = lambda device: _work(stepper, starts, results, queue, plan, device)
