@@ -66,10 +66,13 @@ def smooth_start(name):
     return solution(name)(fo.FlowTerm(FLOWS[name], smooth).init(QUADRATIC_START), 0.5)
 
 
-@pytest.mark.parametrize("name", FLOWS)
-@pytest.mark.parametrize(("solver", "order"), SOLVERS.values(), ids=SOLVERS)
-def test_order_of_convergence_is_the_stated_one(solver, order, name):
-    flow = FLOWS[name]
+# Uncorrected Adam is Adam without its clocks: of the solvers the staggered one alone looks at what a memory holds.
+COMBINATIONS = [(s, f) for s in SOLVERS for f in FLOWS if f != "uncorrected Adam" or "Stag" in s]
+
+
+@pytest.mark.parametrize(("solver", "name"), COMBINATIONS)
+def test_order_of_convergence_is_the_stated_one(solver, name):
+    (solver, order), flow = SOLVERS[solver], FLOWS[name]
     term = fo.FlowTerm(flow, smooth)
     assert solver.order(term) == order
     y0, time = smooth_start(name), 4.0 if order >= 5 else 0.4
