@@ -66,7 +66,7 @@ def smooth_start(name):
     return solution(name)(fo.FlowTerm(FLOWS[name], smooth).init(QUADRATIC_START), 0.5)
 
 
-# Uncorrected Adam is Adam without its clocks: of the solvers the staggered one alone looks at what a memory holds.
+# Uncorrected Adam is Adam without its clocks; the staggered solver alone calls a flow's own `advance_memory`.
 COMBINATIONS = [(s, f) for s in SOLVERS for f in FLOWS if f != "uncorrected Adam" or "Stag" in s]
 
 
