@@ -73,6 +73,7 @@ CONTROLLERS: dict[str, tuple[str, diffrax.AbstractStepSizeController]] = {
 }
 
 
+@jax.jit  # traced once, and not again for each of 500 steps
 def _residuals(x: Any, args: Any) -> Any:
     return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0], 0.1 * x[0]])
 

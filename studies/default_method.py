@@ -64,7 +64,7 @@ def cases(quick: bool) -> list[Case]:
     least, general = residual_problems(), general_problems()
     large = large_problems(LARGE)
     if quick:
-        least, general, large = least[:2], general[:2], ()
+        least, general, large = least[:1], general[:1], ()
     out = []
     for group, problems, scales in (
         ("least squares", least, (1, 10)),
@@ -78,7 +78,7 @@ def cases(quick: bool) -> list[Case]:
                 where = group if len(scales) == 1 else f"{group}, start x {scale}"
                 out.append(Case(name, where, fn, scale * np.asarray(problem.start), problem))
     rng = np.random.default_rng(0)
-    for name, side in list(NETWORKS.items())[: 2 if quick else None]:
+    for name, side in list(NETWORKS.items())[: 1 if quick else None]:
         fn = of_vector(getattr(fo.benchmarks, name)())
         for i in range(2 if quick else 20):
             out.append(Case(f"{name} #{i}", "networks", fn, rng.uniform(-side, side, 2)))

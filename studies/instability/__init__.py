@@ -52,7 +52,7 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
     flows = {k: v for k, v in FLOWS.items() if not quick or k in ("gradient", "Adam")}
     radii = 10.0 ** -np.arange(2, 13, 2 if quick else 1)
     stepped = {k: v for k, v in STEPPED.items() if not quick or k in ("GD, lr 0.01", NONLINEAR)}
-    jobs = [(n, f) for n in networks[: 1 if quick else None] for f in TIMED[: 2 if quick else None]]
+    jobs = [("poly2", "heavy ball")] if quick else [(n, f) for n in networks for f in TIMED]
     slow_ones = [name for name in networks if name in SLOW]
 
     with tqdm(total=len(jobs) + len(stepped) + len(slow_ones), disable=not progress) as bar:

@@ -22,9 +22,10 @@ FLOWS = {
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
-@pytest.mark.parametrize("make", BENCHMARKS[::3], ids=lambda f: f.__name__)
-def test_energy_decreases_and_its_rate_is_right(flow, make):
-    report = fo.check_flow(flow, make().loss, (jnp.array(0.3), jnp.array(-0.4)), duration=3.0)
+def test_energy_decreases_and_its_rate_is_right(flow):
+    """On poly5, whose loss is the steepest: a flow knows of a loss nothing but its value and gradient."""
+    loss = BENCHMARKS[-1]().loss
+    report = fo.check_flow(flow, loss, (jnp.array(0.3), jnp.array(-0.4)), duration=3.0)
     assert report.has_energy and report.samples > 1500
     assert report.decreases, str(report)
     assert report.rate_error < 2e-2, str(report)
@@ -36,6 +37,7 @@ def test_rate_of_energy_against_a_central_difference(flow):
     term = fo.FlowTerm(flow, quadratic)
     d = 1e-4
 
+    @jax.jit
     def at(t):
         return diffrax.diffeqsolve(
             term,
@@ -48,14 +50,15 @@ def test_rate_of_energy_against_a_central_difference(flow):
             max_steps=100_000,
         ).ys
 
-    def energy(t):
-        y = jax.tree.map(lambda x: x[0], at(t))
+    @jax.jit
+    def energy(y):
+        y = jax.tree.map(lambda x: x[0], y)
         return flow.energy(y.params, y.memory, term.at(y.params, None))
 
-    for t in (0.3, 1.0):
+    for t in jnp.array([0.3, 1.0]):
         y = jax.tree.map(lambda x: x[0], at(t))
         rate = fo.flows.flow.energy_rate(flow, y, term.at(y.params, None))
-        difference = (energy(t + d) - energy(t - d)) / (2 * d)
+        difference = (energy(at(t + d)) - energy(at(t - d))) / (2 * d)
         assert rate <= 0
         np.testing.assert_allclose(rate, difference, rtol=1e-6, atol=1e-8)
 

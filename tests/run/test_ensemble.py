@@ -76,11 +76,11 @@ def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
         m.setattr("os.cpu_count", lambda: 1)
         same(alone, ends_of(method, first, width=64))
     order = np.random.default_rng(1).permutation(300)
-    shuffled = ends_of(method, tuple(x[order] for x in first))
+    shuffled = ends_of(method, tuple(x[order] for x in first), width=64)
     for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(shuffled)), strict=True):
         np.testing.assert_array_equal(np.asarray(a)[order], b)
     bad = tuple(np.concatenate([[np.nan, 1e200], x]) for x in first)
-    among = ends_of(method, bad, width=128)
+    among = ends_of(method, bad, width=64)
     assert np.all(np.asarray(among.outcome == "diverged")[:2])
     for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(among)), strict=True):
         np.testing.assert_array_equal(a, np.asarray(b)[2:])

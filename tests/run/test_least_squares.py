@@ -58,13 +58,18 @@ def ours():
 
 
 @functools.cache
+def compiled(problem):
+    r = lambda x: problem.residuals(x, None)
+    return jax.jit(r), jax.jit(jax.jacfwd(r))
+
+
+@functools.cache
 def scipys():
     """The same of scipy's MINPACK, given the exact Jacobian, which it counts apart."""
     out = []
     for problem, scale in CASES:
         values, jacobians = [], []
-        r = jax.jit(lambda x, problem=problem: problem.residuals(x, None))
-        J = jax.jit(jax.jacfwd(r))
+        r, J = compiled(problem)
 
         def residuals(x, r=r, values=values):
             out = np.asarray(r(x))
@@ -141,15 +146,15 @@ def test_published_minima_and_counts_side_by_side():
         assert total("flowopt", 1) <= total(other, 1)
 
 
-@pytest.mark.parametrize("mu", [0.1, 10.0, 100.0])
-def test_the_first_damping_does_not_matter_over_three_decades(mu):
-    for name, scale in (("meyer", 10), ("box", 10), ("kowalik_osborne", 10)):
-        problem = next(p for p, s in CASES if p.name == name and s == scale)
+@pytest.mark.parametrize("name", ["meyer", "box", "kowalik_osborne"])
+def test_the_first_damping_does_not_matter_over_three_decades(name):
+    problem = next(p for p, _ in CASES if p.name == name)
+    for mu in jnp.array([0.1, 10.0, 100.0]):  # an array: compiled once
         method = fo.levenberg_marquardt(mu)
         sol = fo.least_squares(
-            problem.residuals, start_of(problem, scale), method, tol=1e-9, max_steps=3000
+            problem.residuals, start_of(problem, 10), method, tol=1e-9, max_steps=3000
         )
-        assert problem.reached(sol.value), name
+        assert problem.reached(sol.value), mu
 
 
 def exponential(x, args):
@@ -188,7 +193,6 @@ def affine(x, args):
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (3, 8), (5, 5)])
-@pytest.mark.parametrize("rank", [2, None])
 @pytest.mark.parametrize(
     "method",
     [
@@ -198,22 +202,20 @@ def affine(x, args):
     ],
     ids=["more", "none", "gauss-newton"],
 )
-def test_any_shape_and_rank_of_the_jacobian(shape, rank, method):
+def test_any_shape_and_rank_of_the_jacobian(shape, method):
     rng = np.random.default_rng(0)
     m, n = shape
-    A = (
-        rng.normal(size=shape)
-        if rank is None
-        else rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n))
-    )
-    b = rng.normal(size=m)
-    args = jnp.asarray(A), jnp.asarray(b)
-    sol = fo.least_squares(affine, jnp.zeros(n), method, args=args, tol=1e-9)
-    shortest = np.linalg.pinv(A) @ b
-    assert sol.outcome == "converged"
-    np.testing.assert_allclose(sol.value, 0.5 * np.sum((A @ shortest - b) ** 2), atol=1e-12)
-    if method.flow == fo.flows.GaussNewton():
-        np.testing.assert_allclose(sol.params, shortest, rtol=1e-8, atol=1e-10)
+    full = rng.normal(size=shape)
+    deficient = rng.normal(size=(m, 2)) @ rng.normal(size=(2, n))
+    for A in (full, deficient):
+        b = rng.normal(size=m)
+        args = jnp.asarray(A), jnp.asarray(b)
+        sol = fo.least_squares(affine, jnp.zeros(n), method, args=args, tol=1e-9)
+        shortest = np.linalg.pinv(A) @ b
+        assert sol.outcome == "converged"
+        np.testing.assert_allclose(sol.value, 0.5 * np.sum((A @ shortest - b) ** 2), atol=1e-12)
+        if method.flow == fo.flows.GaussNewton():
+            np.testing.assert_allclose(sol.params, shortest, rtol=1e-8, atol=1e-10)
 
 
 def test_gradient_methods_run_on_residuals_too():

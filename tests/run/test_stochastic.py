@@ -88,10 +88,10 @@ def test_noise_depends_on_the_start_alone(name):
     shuffled = run(tuple(x[order] for x in begin), width=64).params
     for a, b in zip(all_at_once, shuffled, strict=True):
         np.testing.assert_array_equal(a[order], b)
-    other = run(begin, fo.gaussian_noise(POLY2.loss, 0.2, key=1)).params
+    other = run(begin, fo.gaussian_noise(POLY2.loss, 0.2, key=1), width=64).params
     assert np.all(other[0] != all_at_once[0])
     # A start changed in its last bit: the noise is another altogether.
-    moved = run((np.nextafter(begin[0], 9), begin[1])).params
+    moved = run((np.nextafter(begin[0], 9), begin[1]), width=64).params
     assert np.median(np.abs(moved[0] - all_at_once[0])) > 1e-3
 
 

@@ -1,5 +1,7 @@
 """Every solver's order of convergence, measured as a slope; and each solver in a plain diffeqsolve."""
 
+import functools as ft
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -42,27 +44,39 @@ SOLVERS = {
 }
 
 
-def smooth_start(flow):
+@ft.cache
+def solution(name):
+    """y0, time -> y(time) by a fine integration, compiled once for each flow."""
+    term = fo.FlowTerm(FLOWS[name], smooth)
+    controller = diffrax.PIDController(rtol=1e-14, atol=1e-15)
+
+    @jax.jit
+    def at(y0, time):
+        ys = diffrax.diffeqsolve(
+            term, diffrax.Tsit5(), 0.0, time, None, y0, stepsize_controller=controller, max_steps=100_000
+        ).ys  # fmt: skip
+        return jax.tree.map(lambda x: x[0], ys)
+
+    return at
+
+
+@ft.cache
+def smooth_start(name):
     """A start whose moments are already filled: at t = 0 Adam's flow starts from a limit and s = 0."""
-    term = fo.FlowTerm(flow, smooth)
-    controller = diffrax.PIDController(rtol=1e-13, atol=1e-13)
-    y = diffrax.diffeqsolve(
-        term, diffrax.Tsit5(), 0.0, 0.5, None, term.init(QUADRATIC_START), stepsize_controller=controller,
-        max_steps=100_000,
-    ).ys  # fmt: skip
-    return jax.tree.map(lambda x: x[0], y)
+    return solution(name)(fo.FlowTerm(FLOWS[name], smooth).init(QUADRATIC_START), 0.5)
 
 
-@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
-@pytest.mark.parametrize(("solver", "order"), SOLVERS.values(), ids=SOLVERS)
-def test_order_of_convergence_is_the_stated_one(solver, order, flow):
+# Uncorrected Adam is Adam without its clocks; the staggered solver alone calls a flow's own `advance_memory`.
+COMBINATIONS = [(s, f) for s in SOLVERS for f in FLOWS if f != "uncorrected Adam" or "Stag" in s]
+
+
+@pytest.mark.parametrize(("solver", "name"), COMBINATIONS)
+def test_order_of_convergence_is_the_stated_one(solver, name):
+    (solver, order), flow = SOLVERS[solver], FLOWS[name]
     term = fo.FlowTerm(flow, smooth)
     assert solver.order(term) == order
-    y0, time = smooth_start(flow), 4.0 if order >= 5 else 0.4
-    truth = diffrax.diffeqsolve(
-        term, diffrax.Tsit5(), 0.0, time, None, y0,
-        stepsize_controller=diffrax.PIDController(rtol=1e-14, atol=1e-15), max_steps=100_000,
-    ).ys  # fmt: skip
+    y0, time = smooth_start(name), 4.0 if order >= 5 else 0.4
+    truth = solution(name)(y0, time)
     steps = np.array([64, 128, 256] if order >= 5 else [32, 64, 128])
 
     @jax.jit
@@ -78,7 +92,7 @@ def test_order_of_convergence_is_the_stated_one(solver, order, flow):
             return trial.y, trial.state
 
         y, _ = jax.lax.fori_loop(0, n, body, (y0, inner))
-        return optx.max_norm(jax.tree.map(lambda a, b: a - b[0], y, truth))
+        return optx.max_norm(jax.tree.map(jnp.subtract, y, truth))
 
     errors = np.array([error(time / n) for n in steps])
     slope = np.log2(errors[-2] / errors[-1])
@@ -108,9 +122,9 @@ def test_the_same_steps_as_in_a_plain_diffeqsolve(solver, order):
     "solver", [fo.EulerRichardson(), fo.Extragradient(), diffrax.Heun(), diffrax.Tsit5()]
 )
 def test_error_estimates_are_those_of_diffrax(solver):
-    flow = fo.flows.HeavyBall(0.7)
+    flow = FLOWS["heavy ball"]
     term = fo.FlowTerm(flow, smooth)
-    y = smooth_start(flow)
+    y = smooth_start("heavy ball")
     h = jnp.asarray(0.1)
     inner = solver.init(term, 0.0, h, y, None)
     y1, error, *_ = solver.step(term, 0.0, h, y, None, inner, True)
