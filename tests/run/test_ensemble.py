@@ -76,7 +76,7 @@ def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
         m.setattr("os.cpu_count", lambda: 1)
         same(alone, ends_of(method, first, width=64))
     order = np.random.default_rng(1).permutation(300)
-    shuffled = ends_of(method, tuple(x[order] for x in first), width=64)
+    shuffled = ends_of(method, tuple(x[order] for x in first))
     for a, b in zip(jax.tree.leaves(vars(alone)), jax.tree.leaves(vars(shuffled)), strict=True):
         np.testing.assert_array_equal(np.asarray(a)[order], b)
     bad = tuple(np.concatenate([[np.nan, 1e200], x]) for x in first)
