@@ -43,6 +43,12 @@ _PLAIN = {
 """Primitives that XLA's CPU compiler writes as loops over the entries of arrays."""
 
 
+def operations(jaxpr: Any) -> int:
+    """How many there are, those of functions and branches included, of loops once."""
+    inner = lambda e: sum(map(operations, jaxprs_in_params(e.params)))
+    return sum(max(1, inner(e)) for e in jaxpr.eqns)
+
+
 def multiplies(jaxpr: Any) -> bool:
     """Whether matrices are multiplied. Inner products of two vectors of each run, as in norms, are loops over lanes."""
     return any(

@@ -5,7 +5,7 @@ shape of the params; users' functions are written for one run all the same, and 
 """
 
 import functools as ft
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,9 +25,18 @@ from flowopt.tree import computed_once, inner, where
 REFILL = 16.0
 """What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, with GD,
 Adam, Euler-Richardson and guarded GD, 40 to 2,000 steps a run: 8 to 32 are alike within about a tenth.)"""
-UNROLLED = 4
-"""Steps in the body of the loop, whose every turn copies what it hands on (poly3, ns a step, 1 -> 4: GD 2.0 -> 1.5,
-Adam 3.9 -> 3.7, Euler-Richardson 3.4 -> 3.3; 8 are no better)."""
+
+
+class Plan(NamedTuple):
+    """How the loop is compiled."""
+
+    width: int
+    rounds: int
+    """At most so many in one call."""
+    unrolled: int
+    """Steps in the body of the loop, whose every turn copies what it hands on."""
+    as_one: bool
+    """Whether all of it is one function of machine code; a step must be `compiling.plain` for that."""
 
 
 class _EvaluatedOnce(eqx.Module):
@@ -122,20 +131,17 @@ def advance(
     lanes: Lanes,
     pool: Pool,
     limit: Int[np.ndarray, ""],
-    rounds: int,
-    as_one: bool,
+    plan: Plan,
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
-    """Fills the lanes from the pool, steps them, takes out what has ended, and so on: `rounds` times, for `limit`
+    """Fills the lanes from the pool, steps them, takes out what has ended, and so on: `plan.rounds` times, for `limit`
     steps, or until the pool is empty. Returns the lanes, the starts taken, what has ended, and the steps made.
 
     A lane whose run has ended stands idle, at its cost, until the next round, which has a cost of its own. So a round
     ends when the lanes have stood idle for as long as it costs: of all rules that do not know how long a run
     takes, none is better by more than a factor of two, and where runs end at a steady rate none is
     better at all.
-
-    `as_one`: whether all of it is compiled to one function; a step must be `compiling.plain` for that.
     """
-    return compiled(_advance_lanes)(stepper, lanes, pool, limit, rounds, as_one)
+    return compiled(_advance_lanes)(stepper, lanes, pool, limit, plan)
 
 
 def _advance_lanes(
@@ -143,10 +149,9 @@ def _advance_lanes(
     lanes: Lanes,
     pool: Pool,
     limit: Int[np.ndarray, ""],
-    rounds: int,
-    as_one: bool,
+    plan: Plan,
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
-    width = lanes.owner.shape[0]
+    width, rounds = plan.width, plan.rounds
     none = jnp.zeros((), jnp.int32)
     results = jax.eval_shape(ft.partial(_ends, stepper), lanes)
     blocks = jtu.tree_map(lambda x: jnp.zeros((rounds, *x.shape), x.dtype), results)
@@ -161,7 +166,9 @@ def _advance_lanes(
         turn, steps, taken, lanes, ended = carry
         lanes, taken = _refill(stepper, lanes, pool, taken)
         patience = jnp.where(pool.last & (taken >= pool.size), jnp.inf, REFILL)
-        lanes, steps = _step(stepper, lanes, steps, limit, patience.astype(jnp.float32))
+        lanes, steps = _step(
+            stepper, lanes, steps, limit, patience.astype(jnp.float32), plan.unrolled
+        )
         over = (lanes.owner >= 0) & (lanes.state.code >= 0)
         out = Ended(jnp.where(over, lanes.owner, -1), _ends(stepper, lanes))
         ended = jtu.tree_map(lambda all, x: all.at[turn].set(x), ended, out)
@@ -170,7 +177,7 @@ def _advance_lanes(
 
     start = none, none, none, lanes, ended
     loop = lambda carry: jax.lax.while_loop(going_on, body, carry)
-    _, steps, taken, lanes, ended = (in_one_function(loop) if as_one else loop)(start)
+    _, steps, taken, lanes, ended = (in_one_function(loop) if plan.as_one else loop)(start)
     return lanes, taken, ended, steps
 
 
@@ -209,6 +216,7 @@ def _step(
     steps: Int[Array, ""],
     limit: Int[np.ndarray, ""],
     patience: Float[Array, ""],
+    unrolled: int,
 ) -> tuple[Lanes, Int[Array, ""]]:
     """Steps all that run, until `steps` are `limit`, or idle lanes have cost as much as `patience` steps of all.
 
@@ -243,10 +251,10 @@ def _step(
                 return here.depart(state, Evaluations(), going), before
             return here.advance(state, (Evaluations(), Evaluations()), going), before
 
-        idle = idle + UNROLLED * (width - running).astype(jnp.float32) / width
-        for _ in range(UNROLLED):
+        idle = idle + unrolled * (width - running).astype(jnp.float32) / width
+        for _ in range(unrolled):
             state, before = over_lanes(step)(state, before)
-        return steps + UNROLLED, _running(state), idle, state, before
+        return steps + unrolled, _running(state), idle, state, before
 
     zero = jnp.zeros((), jnp.float32)
     carry = steps, _running(lanes.state), zero, lanes.state, lanes.before
