@@ -103,6 +103,8 @@ class Pool(eqx.Module):
     """Lanes last, like everything; more than `size` where there are not as many."""
     first: Int[np.ndarray, ""]
     """The number of the first run."""
+    taken: Int[np.ndarray, ""]
+    """How many of them lanes have taken already."""
     size: Int[np.ndarray, ""]
     last: Bool[np.ndarray, ""]
     """Whether no others will follow."""
@@ -134,7 +136,7 @@ def advance(
     plan: Plan,
 ) -> tuple[Lanes, Int[Array, ""], Ended, Int[Array, ""]]:
     """Fills the lanes from the pool, steps them, takes out what has ended, and so on: `plan.rounds` times, for `limit`
-    steps, or until the pool is empty. Returns the lanes, the starts taken, what has ended, and the steps made.
+    steps, or until the pool is empty. Returns the lanes, `taken` of the pool, what has ended, and the steps made.
 
     A lane whose run has ended stands idle, at its cost, until the next round, which has a cost of its own. So a round
     ends when the lanes have stood idle for as long as it costs: of all rules that do not know how long a run
@@ -175,7 +177,7 @@ def _advance_lanes(
         lanes = Lanes(lanes.state, lanes.before, jnp.where(over, -1, lanes.owner))
         return turn + 1, steps, taken, lanes, ended
 
-    start = none, none, none, lanes, ended
+    start = none, none, pool.taken, lanes, ended
     loop = lambda carry: jax.lax.while_loop(going_on, body, carry)
     _, steps, taken, lanes, ended = (in_one_function(loop) if plan.as_one else loop)(start)
     return lanes, taken, ended, steps

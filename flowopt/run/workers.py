@@ -31,7 +31,7 @@ _WITH_MATRICES = 128
 # So many operations in one turn of the loop, or one step: to compile more takes longer than it saves. (On poly3, ns a
 # step, unrolled 1 -> 4: GD 2.0 -> 1.5, of 240 operations in two; Euler-Richardson 3.4 -> 3.3, of 560.)
 _OPERATIONS, _MOST_UNROLLED = 1200, 4
-_MOST_HELD = 2**14  # runs whose ends one call may return
+_MOST_HELD = 2**15  # runs whose ends one call may return
 _STEPS, _MOST_STEPS = 512, 2**16  # in a first call, and in any
 _SECONDS = 0.05  # that a call should take
 
@@ -196,23 +196,20 @@ def _work(
 ) -> None:
     """One thread: lanes, kept filled until the queue is empty."""
     with jax.default_device(device):
-        lanes = empty(stepper, _one(starts), plan.width)
-        first = last = 0  # of the starts that this thread has taken and its lanes have not
-        limit, pool, held = _STEPS, None, plan.rounds * plan.width
+        lanes, held = empty(stepper, _one(starts), plan.width), plan.rounds * plan.width
+        pool, limit = _pool(starts, 0, 0, held), _STEPS
         while True:
-            if first == last:
-                first, last = queue.take(plan.width, held)
-                if first == last and not np.any(np.asarray(lanes.owner) >= 0):
+            if pool.taken == pool.size:
+                first, last = queue.take(min(8 * plan.width, held), held)
+                if last > first:
+                    pool = _pool(starts, first, last, held)
+                elif not np.any(np.asarray(lanes.owner) >= 0):
                     return
-            if pool is None or last > first:
-                pool = _pool(starts, first, last, held)
             called = time.perf_counter()
-            how_many = np.asarray(limit, np.int32)
-            pool = dataclasses.replace(
-                pool, size=np.asarray(last - first, np.int32), last=np.asarray(queue.empty())
-            )
+            how_many, last = np.asarray(limit, np.int32), np.asarray(queue.empty())
+            pool = dataclasses.replace(pool, last=last)
             lanes, taken, ended, steps = advance(stepper, lanes, pool, how_many, plan)
-            first += int(taken)
+            pool = dataclasses.replace(pool, taken=np.asarray(taken))
             queue.done(_write(results, ended))
             # So many steps that Ctrl-C and the progress bar are served soon, and the host is called seldom.
             pace = _SECONDS / max(time.perf_counter() - called, 1e-6) * int(steps) / limit
@@ -224,7 +221,7 @@ def _pool(starts: PyTree, first: int, last: int, held: int) -> Pool:
     source = np.minimum(np.arange(first, first + held), max(last - 1, 0))
     batch = jtu.tree_map(lambda x: _lanes_last(x, source), starts)
     number = lambda i: np.asarray(i, np.int32)
-    return Pool(batch, number(first), number(last - first), np.asarray(False))
+    return Pool(batch, number(first), number(0), number(last - first), np.asarray(False))
 
 
 def _write(results: PyTree, ended: Ended) -> int:
