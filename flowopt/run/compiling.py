@@ -16,8 +16,7 @@ _PLAIN = {
     *("erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite"),
     *("le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not"),
     *("or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh"),
-    *("sqrt", "square"),
-    *("stop_gradient", "sub", "tan", "tanh", "xor"),
+    *("sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"),
     # rearranged
     *("broadcast_in_dim", "concatenate", "expand_dims", "iota", "pad", "reshape", "rev", "slice"),
     *("split", "squeeze", "stack", "transpose"),
@@ -85,15 +84,24 @@ def in_one_function(fn: Callable) -> Callable:
     return xla_metadata_call(fn, inlineable="false", xla_cpu_small_call="true")
 
 
-@ft.cache
 def compiled(fn: Callable) -> Callable:
     """`fn` under `equinox.filter_jit`, compiled for many lanes.
 
-    - With the longest vectors there are: XLA takes half of AVX-512's unless told otherwise. (On a Zen 5, ns a step on
-      poly3: GD 3.9 -> 3.3, Euler-Richardson 7.8 -> 5.6, Adam 17 -> 14.)
+    - With the longest vectors there are: XLA takes half of AVX-512's unless told otherwise. (Poly3, ns a step: GD
+      2.6 -> 1.7, Adam 5.9 -> 3.4, Euler-Richardson 6.3 -> 3.5.)
     - Without the library that large sums are given to: it adds in another order, so that the last bits of a run would
       depend on how many lanes there are (of 9 params, with 1,024 lanes and not with 128).
     """
+
+    @ft.wraps(fn)
+    def call(*args):
+        return _with_options(fn)(*args)
+
+    return call
+
+
+@ft.cache
+def _with_options(fn: Callable) -> Callable:
     options = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
     known = {name: value for name, value in options.items() if _compiles({name: value})}
     return eqx.filter_jit(fn, compiler_options=known)  # pyright: ignore[reportCallIssue]

@@ -224,8 +224,7 @@ class Stepper(eqx.Module):
         self, state: RunState, evaluations: Evaluations, going: Bool[Array, ""] | bool = True
     ) -> RunState:
         """The second half: the evaluation there, and whether the run has come to an end."""
-        at = self.known_at(forgotten(state), evaluations)
-        return self._arrived(state, at.known(), going)
+        return self._arrived(state, self.known_at(state, evaluations).known(), going)
 
     def known_at(self, state: RunState, evaluations: Evaluations) -> At:
         """What is known of the objective at the params of `state`; `evaluations` count what is asked for beyond it."""

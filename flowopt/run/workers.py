@@ -29,7 +29,7 @@ _MOST, _MOST_PLAIN, _MOST_ELSEWHERE = 2048, 512, 2**17
 # XLA rounds batches of matrix products and solves by their size, so that the width of those is one for all.
 _WITH_MATRICES = 128
 # So many operations in one turn of the loop, or one step: to compile more takes longer than it saves. (On poly3, ns a
-# step, unrolled 1 -> 4: GD 2.0 -> 1.5, of 240 operations in two; Euler-Richardson 3.4 -> 3.3, of 560.)
+# step, one a turn -> 4: GD 2.0 -> 1.5, Euler-Richardson 3.4 -> 3.3.)
 _OPERATIONS, _MOST_UNROLLED = 1200, 4
 _MOST_HELD = 2**15  # runs whose ends one call may return
 _STEPS, _MOST_STEPS = 512, 2**16  # in a first call, and in any
