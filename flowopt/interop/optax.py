@@ -135,7 +135,9 @@ def as_optax(method: Method) -> optax.GradientTransformationExtraArgs:
         value = None if value is None else jnp.asarray(value, scalar)
         y = State(params, state.memory)
         at = At(fn, params, None, Evaluations(), value, updates, kind)
-        h = jnp.asarray(method.step if state.step is None else state.step, scalar)
+        # A run makes steps of length 0 once it stands still, so its compiler knows no step: nor may this one.
+        h = jnp.asarray(method.step, scalar) if state.step is None else state.step
+        h = jnp.where(state.attempted < 0, jnp.zeros_like(h), h)
         inner = state.solver
         if jtu.tree_leaves(inner):
             begin = lambda: solver.start(flow, y, at)

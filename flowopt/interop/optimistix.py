@@ -15,6 +15,7 @@ from flowopt.objective import Evaluations, Objective, SumOfSquares
 from flowopt.run.outcome import code_of
 from flowopt.run.step import RunState, Stepper
 from flowopt.solvers.trial import model_kind
+from flowopt.tree import sum_squares
 
 
 class _Running(eqx.Module):
@@ -126,6 +127,9 @@ def _advance(
         )
         return solver.norm(change) < 1
 
+    finite = jnp.isfinite(sum_squares(new.params))
+    code = jnp.where(finite, new.code, code_of("diverged")).astype(new.code.dtype)
+    new = eqx.tree_at(lambda run: run.code, new, code)
     kept = new.accepted > old.accepted
     converged = kept & small(y, new.params) & small(old.value, new.value)
     return new.params, _Running(_with_params(new, None), converged)
