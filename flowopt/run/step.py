@@ -236,9 +236,10 @@ class Stepper(eqx.Module):
         """At the end of a step that is kept whatever it leads to. What stays behind does so before it is evaluated."""
         if going is True and trial.at.unknown and trial.at.kind is None:
             still, trial = self._or_still(state, trial)
+            y = trial.y
         else:
-            still = _unmoved(state.y, trial.y) & going
-        y = where(going, trial.y, state.y)
+            y = where(going, trial.y, state.y)
+            still = _unmoved(state.y, y) & going
         return eqx.tree_at(
             lambda s: (s.y, s.accepted, s.solver, s.code),
             forgotten(state),
