@@ -127,3 +127,30 @@ void gd_lanes(long first, long last, double *w, double *b, int *steps, double lr
         for (int k = 0; k < LANES; k++) w[i + k] = x[k], b[i + k] = y[k], steps[i + k] = (int)n[k];
     }
 }
+
+void adam_lanes(long first, long last, double *w, double *b, int *steps, double lr, double tol, int max_steps) {
+    const double b1 = 0.9, b2 = 0.999, eps = 1e-8;
+    for (long i = first; i + LANES <= last; i += LANES) {
+        double x[LANES], y[LANES], mx[LANES], my[LANES], sx[LANES], sy[LANES], live[LANES], n[LANES];
+        double p1 = 1, p2 = 1, running = LANES;
+        for (int k = 0; k < LANES; k++)
+            x[k] = w[i + k], y[k] = b[i + k], mx[k] = my[k] = sx[k] = sy[k] = n[k] = 0, live[k] = 1;
+        for (int j = 0; j <= max_steps && running > 0; j++) {
+            /* All began together, so they are as far: the corrections are the same for all. */
+            p1 *= b1, p2 *= b2;
+            double c1 = lr / (1 - p1), c2 = 1 / (1 - p2);
+            running = 0;
+            for (int k = 0; k < LANES; k++) {
+                At p = at(x[k], y[k]);
+                double squares = p.w * p.w + p.b * p.b, size = squares + p.value + x[k] * x[k] + y[k] * y[k];
+                live[k] = (size - size == 0) & (squares >= tol * tol) & (n[k] < max_steps) ? live[k] : 0;
+                mx[k] = b1 * mx[k] + (1 - b1) * p.w, my[k] = b1 * my[k] + (1 - b1) * p.b;
+                sx[k] = b2 * sx[k] + (1 - b2) * p.w * p.w, sy[k] = b2 * sy[k] + (1 - b2) * p.b * p.b;
+                x[k] = live[k] > 0 ? x[k] - c1 * mx[k] / (sqrt(sx[k] * c2) + eps) : x[k];
+                y[k] = live[k] > 0 ? y[k] - c1 * my[k] / (sqrt(sy[k] * c2) + eps) : y[k];
+                n[k] += live[k], running += live[k];
+            }
+        }
+        for (int k = 0; k < LANES; k++) w[i + k] = x[k], b[i + k] = y[k], steps[i + k] = (int)n[k];
+    }
+}

@@ -105,7 +105,7 @@ def by_c(name: str, degree: int, number: float, max_steps: int) -> Run | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         library = os.path.join(folder, "peers.so")
-        flags = ["-O3", "-march=native", "-shared", "-fPIC", f"-DPOLY={degree}"]
+        flags = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC", f"-DPOLY={degree}"]
         subprocess.run([compiler, *flags, str(_SOURCE), "-o", library, "-lm"], check=True)
         function = getattr(ctypes.CDLL(library), name)
     array = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
