@@ -62,7 +62,7 @@ class AdaBelief(AbstractFlow):
     def params_field(self, params, memory, at):
         def velocity(m, s, g):
             s = quotient(s, memory.fill2, limit=jnp.square(g) + self.floor)
-            return -quotient(m, memory.fill1, limit=g) / scale(s, self.eps, 0)
+            return -quotient(m, memory.fill1, g, scale(s, self.eps, 0))
 
         return jtu.tree_map(velocity, memory.first, memory.second, at.grad)
 

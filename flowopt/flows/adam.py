@@ -119,7 +119,7 @@ class Adam(AbstractFlow):
     def params_field(self, params, memory, at):
         def velocity(m, s, g):
             s = quotient(s, memory.fill2, limit=jnp.square(g))
-            return -quotient(m, memory.fill1, limit=g) / scale(s, self.eps, self.eps_root)
+            return -quotient(m, memory.fill1, g, scale(s, self.eps, self.eps_root))
 
         return jtu.tree_map(velocity, memory.first, memory.second, at.grad)
 

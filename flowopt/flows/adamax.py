@@ -65,6 +65,6 @@ class AdaMax(AbstractFlow):
     def params_field(self, params, memory, at):
         def velocity(m, u, g):
             largest = jnp.maximum(u, jnp.abs(g) + self.eps)
-            return -quotient(m, memory.fill1, limit=g) / largest
+            return -quotient(m, memory.fill1, g, largest)
 
         return jtu.tree_map(velocity, memory.first, memory.largest, at.grad)

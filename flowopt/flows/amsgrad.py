@@ -73,7 +73,7 @@ class AMSGrad(AbstractFlow):
 
         def velocity(m, s, w, g):
             s = jnp.maximum(w, quotient(s, c2, limit=jnp.square(g)))
-            return -quotient(m, c1, limit=g) / scale(s, self.eps, self.eps_root)
+            return -quotient(m, c1, g, scale(s, self.eps, self.eps_root))
 
         return jtu.tree_map(velocity, m, s, memory.largest, at.grad)
 
