@@ -179,8 +179,7 @@ class Stepper(eqx.Module):
         known = end.if_kept(keep, at)
         unmoved = _unmoved(state.y, trial.y)
         new = RunState(
-            # Of a step that changes nothing nothing is taken, so that only what is judged already is written over.
-            y=where(keep & ~unmoved, trial.y, state.y),
+            y=_kept(keep, unmoved & (going is True), trial.y, state.y),
             value=known.value,
             grad=known.grad,
             model=known.model,
@@ -235,10 +234,11 @@ class Stepper(eqx.Module):
     def _moved(self, state: RunState, trial: Trial, going: Bool[Array, ""] | bool) -> RunState:
         """At the end of a step that is kept whatever it leads to. What stays behind does so before it is evaluated."""
         if going is True and trial.at.unknown and trial.at.kind is None:
-            still, trial = self._or_still(state, trial)
-            y = trial.y
+            again = lambda: self._trial(state, self.known_at(state, Evaluations())).y
+            still = _unmoved(state.y, trial.y, again)
+            y, solver = _made_unless(still, self, state)
         else:
-            y = where(going, trial.y, state.y)
+            y, solver = where(going, (trial.y, trial.state), (state.y, state.solver))
             still = _unmoved(state.y, y) & going
         return eqx.tree_at(
             lambda s: (s.y, s.accepted, s.solver, s.code),
@@ -246,23 +246,11 @@ class Stepper(eqx.Module):
             (
                 y,
                 state.accepted + jnp.asarray(going, jnp.int32),
-                where(going, trial.state, state.solver),
+                solver,
                 jnp.where(still, STANDING, state.code),
             ),
             is_leaf=lambda x: x is None,
         )
-
-    def _or_still(self, state: RunState, trial: Trial) -> tuple[Bool[Array, ""], Trial]:
-        """Whether `trial` changes nothing; and the trial, of length 0 then, which is to change nothing.
-
-        So all that reads the run's arrays comes before what is written over them, as far as the compiler can tell, and
-        it copies none of them: a step of Adam copied 21 (10^6 params on 100 data: it took 1.24 times optax's loop,
-        and takes 0.98). `trial` is made anew where more of it is compared than the smallest array.
-        """
-        again = lambda h: self._trial(state, self.known_at(state, Evaluations()), h)
-        h = self._step(state)
-        still = _unmoved(state.y, trial.y, lambda: again(h).y)
-        return still, again(jnp.where(still, jnp.zeros_like(h), h))
 
     def _at_end(self, moved: RunState, trial: Trial, evaluations: Evaluations) -> At:
         """What `trial` tells of where it led."""
@@ -360,6 +348,45 @@ class Stepper(eqx.Module):
         code = jnp.where(converged, code_of("converged"), code)
         code = jnp.where(diverged, code_of("diverged"), code)
         return eqx.tree_at(lambda s: s.code, state, code.astype(jnp.int32))
+
+
+@jax.custom_jvp
+def _kept(keep: Array, unmoved: Array, new: State, old: State) -> State:
+    """`new` if `keep`, else `old`; which of them is all the same where nothing has moved.
+
+    The comparison comes first so that the compiler may write over `old` without copying it (a guarded step of 10^6
+    params on 100 data: 1.17 times one of optax's loop -> 1.05). The derivative is that of `new` all the same.
+    """
+    return where(keep & ~unmoved, new, old)
+
+
+@_kept.defjvp
+def _(primals, tangents):
+    keep, _, new, old = primals
+    return where(keep, new, old), where(keep, *tangents[2:])
+
+
+@eqx.filter_custom_jvp
+def _made_unless(still: Bool[Array, ""], stepper: Stepper, state: RunState) -> tuple[State, PyTree]:
+    """Where a step leads, and what the solver remembers; one of length 0 if `still`, when it is to change nothing.
+
+    So all that reads the run's arrays comes before what is written over them, as far as the compiler can tell, and it
+    copies none of them: a step of Adam copied 21 (10^6 params on 100 data: it took 1.24 times optax's loop, and takes
+    0.98). The derivative is that of the step all the same.
+    """
+    h = stepper._step(state)
+    return _led_to(stepper, state, jnp.where(still, jnp.zeros_like(h), h))
+
+
+@_made_unless.def_jvp
+def _(primals, tangents):
+    of_state = lambda stepper, state: _led_to(stepper, state, stepper._step(state))
+    return eqx.filter_jvp(of_state, primals[1:], tangents[1:])
+
+
+def _led_to(stepper: Stepper, state: RunState, h: Array) -> tuple[State, PyTree]:
+    trial = stepper._trial(state, stepper.known_at(state, Evaluations()), h)
+    return trial.y, trial.state
 
 
 def _unmoved(old: State, new: State, again: Callable[[], State] | None = None) -> Bool[Array, ""]:

@@ -116,7 +116,7 @@ def _contestants(name: str, degree: int, loss: Any, max_steps: int) -> dict[str,
         calls[PEERS[2]] = by_optax(loss, transform, max_steps)
     if in_c is not None:
         calls[PEERS[3]] = by_c(in_c[0], degree, in_c[1], max_steps)
-    if name in ("GD", "Adam"):
+    if in_c is not None and name in ("GD", "Adam"):
         calls[PEERS[4]] = by_c(f"{in_c[0]}_lanes", degree, in_c[1], max_steps)
     return {k: call for k, call in calls.items() if call is not None}
 
