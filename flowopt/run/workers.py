@@ -67,15 +67,8 @@ def run_all(
     width = -(-width // _LEAST) * _LEAST
     unrolled = int(np.clip(_OPERATIONS // traits.operations, 1, _MOST_UNROLLED))
     plan = Plan(width, _rounds(one, width), unrolled, as_one)
-    try:
-        ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
-    except jax.errors.JaxRuntimeError:
-        if not as_one:
-            raise
-        # Another version of XLA may not find `plain` what this one does.
-        plan = plan._replace(as_one=False)
-        ends = [_compile(stepper, starts, plan, device) for device in set(devices)]
-    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[1:-1]), x.dtype), ends[0])
+    plan, ends = _compiled(stepper, one, plan, frozenset(devices))
+    results = jtu.tree_map(lambda x: np.empty((n, *x.shape[1:-1]), x.dtype), ends)
     queue = _Queue(n, len(devices), bar)
     job = lambda device: _work(stepper, starts, results, queue, plan, device)
     if len(devices) == 1:
@@ -121,11 +114,16 @@ def _bytes(one: PyTree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(one))
 
 
-def _traits(stepper: Stepper, one: PyTree) -> _Traits:
+def _kind(stepper: Stepper, one: PyTree) -> tuple[tuple, Any]:
+    """What a program is compiled for, as leaves and structure that can be compared: all but the numbers in arrays."""
     arrays, rest = eqx.partition(stepper, eqx.is_array)
     shapes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
     leaves, tree = jtu.tree_flatten((shapes, rest, one))
-    return _traced_traits(tuple(leaves), tree)
+    return tuple(leaves), tree
+
+
+def _traits(stepper: Stepper, one: PyTree) -> _Traits:
+    return _traced_traits(*_kind(stepper, one))
 
 
 @ft.lru_cache(maxsize=64)
@@ -226,11 +224,12 @@ def _pool(starts: PyTree, first: int, last: int, held: int) -> Pool:
 
 def _write(results: PyTree, ended: Ended) -> int:
     """Puts what has ended to its place, and returns how many those are."""
-    owner = np.asarray(ended.owner)
-    turn, lane = np.nonzero(owner >= 0)
-    runs = owner[turn, lane]
+    owner = np.asarray(ended.owner).reshape(-1)
+    place = np.flatnonzero(owner >= 0)
+    runs = owner[place]
     for array, values in zip(jtu.tree_leaves(results), jtu.tree_leaves(ended.results), strict=True):
-        array[runs] = np.asarray(values)[turn, ..., lane]
+        flat = np.moveaxis(np.asarray(values), -1, 1).reshape(-1, *array.shape[1:])
+        array[runs] = flat[place]
     return len(runs)
 
 
@@ -238,10 +237,32 @@ def _lanes_last(x: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x[source], 0, -1))
 
 
-def _compile(stepper: Stepper, starts: PyTree, plan: Plan, device: Any) -> tuple:
-    """Compiles, once, what the threads would otherwise compile each for itself; returns results of no meaning."""
+def _compiled(stepper: Stepper, one: PyTree, plan: Plan, devices: frozenset) -> tuple[Plan, PyTree]:
+    """Compiles, once, what the threads would otherwise compile each for itself; returns the plan that could be, and
+    the shapes of what has ended."""
+    found = _found(*_kind(stepper, one), plan, devices, tuple(callers_settings().items()))
+    if not found:
+        try:
+            ends = [_compile(stepper, one, plan, device) for device in devices]
+        except jax.errors.JaxRuntimeError:
+            if not plan.as_one:
+                raise
+            # Another version of XLA may not find `plain` what this one does.
+            plan = plan._replace(as_one=False)
+            ends = [_compile(stepper, one, plan, device) for device in devices]
+        found.append((plan, jax.eval_shape(lambda: ends[0])))
+    return found[0]
+
+
+@ft.lru_cache(maxsize=64)
+def _found(*kind: Any) -> list[tuple[Plan, PyTree]]:
+    """Where `_compiled` remembers."""
+    return []
+
+
+def _compile(stepper: Stepper, one: PyTree, plan: Plan, device: Any) -> tuple:
     with jax.default_device(device):
-        lanes = empty(stepper, _one(starts), plan.width)
+        lanes = empty(stepper, one, plan.width)
+        starts = jtu.tree_map(lambda x: np.zeros((1, *x.shape), x.dtype), one)
         pool = _pool(starts, 0, 0, plan.rounds * plan.width)
-        none = np.asarray(0, np.int32)
-        return advance(stepper, lanes, pool, none, plan)[2].results
+        return advance(stepper, lanes, pool, np.asarray(0, np.int32), plan)[2].results
