@@ -58,8 +58,9 @@ def minimise(
     A run with `callback` or `progress` is the same to the bit: it is compiled in segments, between which both are
     called from Python, with arrays; so neither goes under `jit`, `vmap` or `grad`.
 
-    Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. Raises TypeError or
-    ValueError at once, naming the argument, for arguments that cannot run.
+    Failure is data: see `Solution.outcome`; nothing raises under `jit` or `vmap`. A run that diverges ends at its last
+    good params: it is made once more, up to there, so it takes up to twice as long, and what `fn` prints is printed
+    again. Raises TypeError or ValueError at once, naming the argument, for arguments that cannot run.
     """
     method = default_method() if method is None else method
     watch = Watch(history, capacity, callback, every, progress)

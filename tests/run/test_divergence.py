@@ -4,6 +4,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 from problems import Counter
 
@@ -137,6 +138,21 @@ def test_overflow_is_undone_too():
     end = fo.minimise(lambda x, a: jnp.sum(x**2), jnp.ones(2), fo.gd(10.0), max_steps=1000)
     assert end.outcome == "diverged" and end.stats["accepted"] > 50
     assert_good(end)
+
+
+@pytest.mark.parametrize("method", [fo.gd(1e200), fo.adam(1e200)], ids=["gd", "adam"])
+def test_where_the_loss_is_flat_it_is_no_convergence(method):
+    """exp(-x^2) falls off so fast that loss and gradient are 0 where x is too large to be squared."""
+    bell = lambda x, args: jnp.exp(-(x**2) / 2)
+    first = jnp.array(1.0)
+    end = fo.minimise(bell, first, method)
+    many = fo.ensemble(bell, np.ones(1), method)
+    assert end.outcome == "diverged" and np.all(many.outcome == "diverged")
+    assert end.params == many.params[0] == first
+    assert end.stats["accepted"] == many.accepted[0] == 0
+    solver = fo.as_optimistix(method, rtol=1e-6, atol=1e-6)
+    result = optx.minimise(bell, solver, first, throw=False).result
+    assert result == optx.RESULTS.nonlinear_divergence
 
 
 def test_evaluations_are_still_counted():

@@ -237,3 +237,20 @@ def test_a_step_that_overflows_is_made_shorter(solver):
     ends = fo.minimise(loss, (jnp.array(-4.79), jnp.array(-3.54)), method, max_steps=1000)
     # This controller hovers at the limit of stability by a minimum, and does not converge; it gets there, though.
     assert ends.stats["accepted"] > 500 and ends.grad_norm < 1 and ends.stats["step"] < 0.1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [fo.gd(0.1), fo.momentum(0.1), fo.euler_richardson(step=0.1), fo.lyapunov(step=0.1)],
+    ids=str,
+)
+def test_the_derivative_at_a_standstill_is_that_of_a_step(method):
+    """From a critical point a run does not move; from beside it, it does, and so does the derivative."""
+    bowl = lambda x, args: 0.5 * x**2
+    end = lambda x, steps: (
+        fo.minimise(bowl, x, method, max_steps=steps, stop=lambda run: False).params
+    )
+    there, beside = (jax.grad(lambda x: end(x, 1))(x) for x in (0.0, 1e-6))
+    assert end(0.0, 5) == 0
+    np.testing.assert_allclose(there, beside, rtol=1e-9)
+    assert there < 0.95
