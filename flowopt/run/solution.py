@@ -29,9 +29,9 @@ class Solution(eqx.Module):
     `hessian_evals`, and `hessian_products`, n for each Hessian of n params that is formed and those of the
     conjugate gradients of `RosenbrockEuler` (None for solvers with an inner loop, whose evaluations are not
     counted); of a run that diverged not those by which it is made again. `step`, the next step it would have
-    attempted [time]; `field_norm`, the 2-norm of the flow's field at the end. From `least_squares`, `residual_evals` and
-    `jacobian_evals` stand for `value_evals` and `hessian_evals`, and `hessian_products` counts pairs of products with J
-    and J' where J is never formed."""
+    attempted [time]; `field_norm`, the 2-norm of the flow's field at the end. From `least_squares`, `residual_evals`
+    and `jacobian_evals` stand for `value_evals` and `hessian_evals`, and `hessian_products` counts pairs of products
+    with J and J' where J is never formed."""
     state: RunState
     """All that a next step would need, memory included."""
     history: History | None
