@@ -133,7 +133,11 @@ def _traced_traits(leaves: tuple, tree: Any) -> _Traits:
 
     def step(arrays, params):
         stepper = eqx.combine(arrays, rest)
-        one = lambda p: stepper.advance(stepper.start(p), (Evaluations(), Evaluations()))
+
+        def one(p):
+            start = stepper.start(p)
+            return stepper.advance(start, (Evaluations(), Evaluations()), start.code < 0)
+
         return over_lanes(one)(params)
 
     lanes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct((*x.shape, _LEAST), x.dtype), one)
