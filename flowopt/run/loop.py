@@ -13,7 +13,7 @@ from flowopt.flows.flow import field
 from flowopt.objective import Evaluations
 from flowopt.run.history import History, Recorder
 from flowopt.run.outcome import RUNNING, code_of
-from flowopt.run.step import RunState, Stepper, overflowed
+from flowopt.run.step import RunState, Stepper, at_its_end
 from flowopt.tree import sum_squares, where
 
 
@@ -51,17 +51,16 @@ def proceed(
     """`part` gone on to its end, or until `pause` steps have been attempted; and |field|_2 there.
 
     A part that diverged is made once more, up to the step before. To keep at every step what was before it would cost
-    those that do not diverge more: GD 6% and Adam 20% of a step, of networks of 10^3 and 10^6 params on 100 data.
+    every run a copy of all that it holds, at every step.
     """
     begun = part.state.attempted
 
     def once(carry: tuple, _: None) -> tuple[tuple, Any]:
         part_or_end, until, undone = carry
         end = _gone_on(stepper, part_or_end, adjoint, recorder, until)
-        state = end.state
-        code = jnp.where(overflowed(state), code_of("diverged"), state.code)
-        end = eqx.tree_at(lambda p: p.state.code, end, code.astype(state.code.dtype))
-        undo = (end.state.code == code_of("diverged")) & (state.attempted > begun)
+        state = at_its_end(end.state)
+        end = eqx.tree_at(lambda p: p.state, end, state)
+        undo = (state.code == code_of("diverged")) & (state.attempted > begun)
         until = jnp.where(undo, state.attempted - 1, until)
         return (where(undo, part, end), until, undone | undo), end.counts
 
