@@ -15,8 +15,9 @@ _PLAIN = {
     *("cbrt", "ceil", "clamp", "copy", "convert_element_type", "cos", "cosh", "div", "eq", "erf"),
     *("erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite"),
     *("le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not"),
-    *("or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh"),
-    *("sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"),
+    *("one_minus_square", "or", "polynomial", "pow", "reduce_precision", "rem", "round", "rsqrt"),
+    *("select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh"),
+    *("bitcast_convert_type", "xor"),
     # rearranged
     *("broadcast_in_dim", "concatenate", "expand_dims", "iota", "pad", "reshape", "rev", "slice"),
     *("split", "squeeze", "stack", "transpose"),

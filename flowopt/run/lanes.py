@@ -90,8 +90,11 @@ class Lanes(eqx.Module):
 
     state: RunState
     """Without value, gradient and model where a step leaves them unknown: see `_step`."""
-    before: PyTree
-    """The params before the last step, to go back to where that diverged."""
+    first: PyTree
+    """The start of each."""
+    until: Int[Array, " width"]
+    """Steps attempted, at most: fewer than `max_steps` where a run that diverged is made once more, up to the step
+    before."""
     owner: Int[Array, " width"]
     """The number of the run that each lane holds; -1 where it holds none."""
 
@@ -122,10 +125,12 @@ class Ended(eqx.Module):
 @eqx.filter_jit
 def empty(stepper: Stepper, one: PyTree, width: int) -> Lanes:
     """Lanes without runs, for params like `one`."""
-    shapes = eqx.filter_eval_shape(ft.partial(_start, stepper), one)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    shapes = eqx.filter_eval_shape(ft.partial(_start, stepper), one, number)
     zeros = lambda x: jnp.zeros((*x.shape, width), x.dtype) if _is_shape(x) else x
     state = jtu.tree_map(zeros, shapes)
-    return Lanes(state, state.params, jnp.full(width, -1, jnp.int32))
+    none = jnp.full(width, -1, jnp.int32)
+    return Lanes(state, state.params, none, none)
 
 
 @compiled
@@ -162,10 +167,11 @@ def advance(
         lanes, steps = _step(
             stepper, lanes, steps, limit, patience.astype(jnp.float32), plan.unrolled
         )
-        over = (lanes.owner >= 0) & (lanes.state.code >= 0)
+        lanes = eqx.tree_at(lambda l: l.state, lanes, over_lanes(at_its_end)(lanes.state))
+        over = (lanes.owner >= 0) & (lanes.state.code >= 0) & ~_to_make_again(stepper, lanes)
         out = Ended(jnp.where(over, lanes.owner, -1), _ends(stepper, lanes))
         ended = jtu.tree_map(lambda all, x: all.at[turn].set(x), ended, out)
-        lanes = Lanes(lanes.state, lanes.before, jnp.where(over, -1, lanes.owner))
+        lanes = eqx.tree_at(lambda l: l.owner, lanes, jnp.where(over, -1, lanes.owner))
         return turn + 1, steps, taken, lanes, ended
 
     start = none, none, pool.taken, lanes, ended
@@ -174,32 +180,52 @@ def advance(
     return lanes, taken, ended, steps
 
 
-def _start(stepper: Stepper, params: PyTree) -> RunState:
+def _start(stepper: Stepper, params: PyTree, until: Int[Array, ""]) -> RunState:
     """A run before its first step, evaluated where the step wants to know."""
-    state = stepper.start(params)
+    state = _up_to(stepper, until).start(params)
     if not stepper.leaves_unknown(state):
         return state
     return eqx.tree_at(lambda s: s.code, forgotten(state), jnp.full_like(state.code, RUNNING))
 
 
+def _up_to(stepper: Stepper, until: Int[Array, ""]) -> Stepper:
+    return eqx.tree_at(lambda s: s.max_steps, stepper, until)
+
+
+def _again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
+    """Which runs are made once more, as they have diverged before."""
+    return lanes.until < stepper.max_steps
+
+
+def _to_make_again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
+    """Which have just diverged, and shall be."""
+    begun = (lanes.state.code == code_of("diverged")) & (lanes.state.attempted > 0)
+    return (lanes.owner >= 0) & begun & ~_again(stepper, lanes)
+
+
 def _refill(
     stepper: Stepper, lanes: Lanes, pool: Pool, taken: Int[Array, ""]
 ) -> tuple[Lanes, Int[Array, ""]]:
-    """The free lanes at the next starts. One that gets none holds some start all the same, and does not run."""
+    """The free lanes at the next starts, and those that diverged at their own. A lane that gets none holds some start
+    all the same, and does not run."""
     free = lanes.owner < 0
     place = taken + jnp.cumsum(free, dtype=jnp.int32) - 1
     take = free & (place < pool.size)
+    again = _to_make_again(stepper, lanes)
     held = jtu.tree_leaves(pool.starts)[0].shape[-1]
 
     def refilled():
         starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
-        begun = over_lanes(ft.partial(_start, stepper))(starts)
-        state, before = over_lanes(where)(free, (begun, begun.params), (lanes.state, lanes.before))
+        first = over_lanes(where)(free, starts, lanes.first)
+        most = jnp.full_like(lanes.until, stepper.max_steps)
+        until = jnp.where(again, lanes.state.attempted - 1, jnp.where(free, most, lanes.until))
+        begun = over_lanes(ft.partial(_start, stepper))(first, until)
+        state = over_lanes(where)(free | again, begun, lanes.state)
         idle = jnp.where(free & ~take, code_of("converged"), state.code)
         owner = jnp.where(take, pool.first + place, lanes.owner)
-        return Lanes(eqx.tree_at(lambda s: s.code, state, idle), before, owner)
+        return Lanes(eqx.tree_at(lambda s: s.code, state, idle), first, until, owner)
 
-    lanes = jax.lax.cond(jnp.any(take), refilled, lambda: lanes)
+    lanes = jax.lax.cond(jnp.any(take | again), refilled, lambda: lanes)
     return lanes, taken + jnp.sum(take, dtype=jnp.int32)
 
 
@@ -224,63 +250,48 @@ def _step(
     ) is None and not isinstance(stepper.fn, Stochastic)
 
     def going_on(carry):
-        steps, running, idle, _, _ = carry
+        steps, running, idle, _ = carry
         return (steps < limit) & (running > 0) & (idle < patience)
 
     def body(carry):
-        steps, running, idle, state, before = carry
+        steps, running, idle, state = carry
         live = steps >= 0  # true, which the compiler does not know
         fn = _EvaluatedOnce(stepper.fn, live) if one_evaluation else stepper.fn
         here = eqx.tree_at(
             lambda s: (s.fn, s.live), stepper, (fn, live), is_leaf=lambda x: x is None
         )
 
-        def step(state: RunState, before: PyTree) -> tuple[RunState, PyTree]:
+        def step(state: RunState, until: Int[Array, ""]) -> RunState:
+            run = _up_to(here, until)
             if unknown:
-                state = here.arrive(state, Evaluations(), state.code < 0)
-            going = state.code == RUNNING
-            before = where(going, state.params, before)
-            if unknown:
-                return here.depart(state, Evaluations(), going), before
-            return here.advance(state, (Evaluations(), Evaluations()), going), before
+                state = run.arrive(state, Evaluations(), state.code < 0)
+                return run.depart(state, Evaluations(), state.code == RUNNING)
+            return run.advance(state, (Evaluations(), Evaluations()), state.code == RUNNING)
 
         idle = idle + unrolled * (width - running).astype(jnp.float32) / width
         for _ in range(unrolled):
-            state, before = over_lanes(step)(state, before)
-        return steps + unrolled, _running(state), idle, state, before
+            state = over_lanes(step)(state, lanes.until)
+        return steps + unrolled, _running(state), idle, state
 
-    zero = jnp.zeros((), jnp.float32)
-    carry = steps, _running(lanes.state), zero, lanes.state, lanes.before
-    steps, _, _, state, before = jax.lax.while_loop(going_on, body, carry)
-    return Lanes(state, before, lanes.owner), steps
+    carry = steps, _running(lanes.state), jnp.zeros((), jnp.float32), lanes.state
+    steps, _, _, state = jax.lax.while_loop(going_on, body, carry)
+    return eqx.tree_at(lambda l: l.state, lanes, state), steps
 
 
 def _ends(stepper: Stepper, lanes: Lanes) -> tuple:
-    """`results_of` each lane: of a run whose last step diverged, those before that step, evaluated once more.
-
-    Only the params before each step are carried along, which costs GD on poly3 a tenth of its time.
-    """
-    lanes = eqx.tree_at(lambda l: l.state, lanes, over_lanes(at_its_end)(lanes.state))
-    undo = (lanes.state.code == code_of("diverged")) & (lanes.state.accepted > 0)
-
-    def evaluated(state: RunState, before: PyTree, undo: Bool[Array, ""]) -> RunState:
-        n = undo.astype(jnp.int32)
+    """`results_of` each lane; of a run made once more, after the step that diverged, which is not kept."""
+    state, again = lanes.state, _again(stepper, lanes)
+    if state.value is None:
+        known = lambda s: stepper.known_at(s, Evaluations()).known()
         state = eqx.tree_at(
-            lambda s: (s.y.params, s.accepted, s.rejected),
+            lambda s: (s.value, s.grad, s.model),
             state,
-            (where(undo, before, state.params), state.accepted - n, state.rejected + n),
+            over_lanes(known)(state),
+            is_leaf=lambda x: x is None,
         )
-        known = stepper.known_at(forgotten(state), Evaluations()).known()
-        return eqx.tree_at(
-            lambda s: (s.value, s.grad, s.model), state, known, is_leaf=lambda x: x is None
-        )
-
-    again = lambda: over_lanes(evaluated)(lanes.state, lanes.before, undo)
-    if lanes.state.value is None:
-        state = again()
-    else:
-        undone = lambda: over_lanes(where)(undo, again(), lanes.state)
-        state = jax.lax.cond(jnp.any(undo), undone, lambda: lanes.state)
+    code = jnp.where(again, code_of("diverged"), state.code).astype(state.code.dtype)
+    rejected = state.rejected + again.astype(state.rejected.dtype)
+    state = eqx.tree_at(lambda s: (s.code, s.rejected), state, (code, rejected))
     return over_lanes(results_of)(state)
 
 
