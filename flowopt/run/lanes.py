@@ -194,7 +194,7 @@ def _up_to(stepper: Stepper, until: Int[Array, ""]) -> Stepper:
 
 def _again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
     """Which runs are made once more, as they have diverged before."""
-    return lanes.until < stepper.max_steps
+    return lanes.until != jnp.asarray(stepper.max_steps, jnp.int32)
 
 
 def _to_make_again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
@@ -217,8 +217,8 @@ def _refill(
     def refilled():
         starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
         first = over_lanes(where)(free, starts, lanes.first)
-        most = jnp.full_like(lanes.until, stepper.max_steps)
-        until = jnp.where(again, lanes.state.attempted - 1, jnp.where(free, most, lanes.until))
+        until = jnp.where(free, jnp.asarray(stepper.max_steps, jnp.int32), lanes.until)
+        until = jnp.where(again, lanes.state.attempted - 1, until)
         begun = over_lanes(ft.partial(_start, stepper))(first, until)
         state = over_lanes(where)(free | again, begun, lanes.state)
         idle = jnp.where(free & ~take, code_of("converged"), state.code)

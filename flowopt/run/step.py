@@ -107,7 +107,7 @@ class Stepper(eqx.Module):
     fn: Objective
     args: Any
     tol: Float[Array, ""] | float
-    max_steps: int | Int[Array, ""] | None
+    max_steps: int | None
     stop: Stop | None = None
     live: Bool[Array, ""] | None = None
     """Of an ensemble: true, which its compiler cannot know; see `computed_once`."""
