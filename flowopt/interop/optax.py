@@ -62,11 +62,12 @@ def as_optax(method: Method) -> optax.GradientTransformationExtraArgs:
     `optax.value_and_grad_from_state(value_fn)(params, state=state)`, as optax's line searches do: with it the
     loop evaluates each point once, as `flowopt.minimise` does. A step that is refused gives updates of 0.
 
-    The iterates are those of `minimise`: to the bit where the compiler gives the loop the arithmetic of a run, that
-    is where update and `apply_updates` are compiled together (one `jit`, or a `scan`), the step is one sum,
-    params + h f, and what a guard compares are its own values (`value_and_grad_from_state`); else to rounding. Not
-    one sum are the steps of pairs such as `euler_richardson`, and `proximal_point`. There is no `tol`: the loop is
-    the caller's.
+    The iterates are those of `minimise`, made by the same operations in the same order, where update and
+    `apply_updates` are compiled together (one `jit`, or a `scan`), the step is one sum, params + h f, and what a guard
+    compares are its own values (`value_and_grad_from_state`). To the bit, then, but for what the compiler does: XLA
+    joins products and sums to fused multiply-adds, not always the same ones in an optax loop and in a run. (Told not
+    to, by `XLA_FLAGS=--xla_cpu_max_isa=AVX`, it gives the same bits.) Not one sum are the steps of pairs such as
+    `euler_richardson`, and `proximal_point`. There is no `tol`: the loop is the caller's.
 
     Works under `jit`, `scan`, `vmap`, `optax.chain`, `masked` and `MultiSteps`, and under `inject_hyperparams`, which
     makes the method anew at every step: the memory stays, in the units of the flow's own time.

@@ -79,7 +79,9 @@ def in_one_function(fn: Callable) -> Callable:
     attribute, and ignores it.
     """
     try:
-        from jax.experimental.scheduling_groups import xla_metadata_call
+        from jax.experimental.scheduling_groups import (
+            xla_metadata_call,  # pyright: ignore[reportPrivateImportUsage]
+        )
     except ImportError:  # another version of JAX
         return fn
     return xla_metadata_call(fn, inlineable="false", xla_cpu_small_call="true")

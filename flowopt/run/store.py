@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools as ft
 import importlib.metadata
 import json
 import os
@@ -33,7 +34,15 @@ _ATTRIBUTES = {
 def versions() -> dict[str, str]:
     """The versions of the packages that a result may depend on, as attributes of a dataset."""
     packages = ("flowopt", "jax", "jaxlib", "diffrax", "equinox", "numpy")
-    return {f"{package} version": importlib.metadata.version(package) for package in packages}
+    return {f"{package} version": _version(package) for package in packages}
+
+
+@ft.cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # on the path, and not installed
+        return "not installed"
 
 
 def columns(ends: Any) -> dict[str, Any]:

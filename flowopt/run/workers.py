@@ -141,10 +141,10 @@ def _traced_traits(leaves: tuple, tree: Any) -> _Traits:
         return over_lanes(one)(params)
 
     lanes = jtu.tree_map(lambda x: jax.ShapeDtypeStruct((*x.shape, _LEAST), x.dtype), one)
-    closed = jax.make_jaxpr(step)(shapes, lanes)
+    closed, ends = jax.make_jaxpr(step, return_shape=True)(shapes, lanes)
     second_order = model_kind(rest.method.flow, rest.method.solver) is not None
     matrices = second_order or multiplies(closed.jaxpr)
-    held = sum(x.size * x.dtype.itemsize for x in closed.out_avals) // _LEAST
+    held = _bytes(ends) // _LEAST
     return _Traits(
         matrices,
         not matrices and plain(closed.jaxpr),

@@ -86,6 +86,22 @@ def test_a_run_depends_on_nothing_but_its_start(method, monkeypatch):
         np.testing.assert_array_equal(a, np.asarray(b)[2:])
 
 
+def test_a_run_that_diverged_is_where_it_was_before():
+    """The same bits as of the run that stops there, with other runs beside it and waiting for its lane."""
+    first = starts(300)
+    ends = ends_of(METHODS["gd"], first, width=64, threads=1)
+    diverged = np.asarray(ends.outcome == "diverged")
+    assert 30 < np.sum(diverged) < 270
+    assert np.all(ends.rejected == diverged)
+    often = np.bincount(ends.accepted[diverged]).argmax()
+    these = diverged & (ends.accepted == often)
+    assert often > 1 and np.sum(these) > 3
+    before = ends_of(METHODS["gd"], tuple(x[these] for x in first), max_steps=int(often))
+    assert np.all(before.outcome == "max_steps")
+    for a, b in zip((*ends.params, ends.value), (*before.params, before.value), strict=True):
+        np.testing.assert_array_equal(a[these], b)
+
+
 def test_matrix_products_round_alike_at_any_width():
     """XLA rounds a batch of products by its size: without a fixed one, guarded runs differ in their last digits."""
     rng = np.random.default_rng(0)
