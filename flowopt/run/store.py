@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools as ft
 import importlib.metadata
 import json
 import os
@@ -37,7 +36,6 @@ def versions() -> dict[str, str]:
     return {f"{package} version": _version(package) for package in packages}
 
 
-@ft.cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

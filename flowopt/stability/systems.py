@@ -1,7 +1,6 @@
 """Systems with attractors that are not optimizers, for `flowopt.basins` and `flowopt.reach`."""
 
 import abc
-import importlib.metadata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from jaxtyping import Array, Int, PyTree
 from tqdm import tqdm
 
 from flowopt.objective import check_params
+from flowopt.run.store import versions
 from flowopt.stability.labels import NO_POINT
 
 _CHUNK = 1024
@@ -83,13 +83,12 @@ class AbstractSystem(eqx.Module):
 
     def describe(self, starts: str) -> dict[str, Any]:
         """What one needs to know to run it again from `starts`, as attributes of a dataset."""
-        packages = ("flowopt", "jax", "diffrax", "equinox", "numpy")
         return {
             "system": eqx.tree_pformat(self, short_arrays=False),
             "starts": starts,
             "labels": "index of the attractor; "
             + ", ".join(f"{label} {name}" for label, name in NO_POINT.items()),
-            **{f"{name} version": importlib.metadata.version(name) for name in packages},
+            **versions(),
         }
 
 

@@ -204,6 +204,14 @@ def test_another_description_is_refused_and_nothing_overwritten(tmp_path):
     call(fn=scaled(1.0))  # made anew, the same function
 
 
+def test_a_package_that_is_only_on_the_path_has_no_version(monkeypatch):
+    def version(package):
+        raise stores.importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(stores.importlib.metadata, "version", version)
+    assert stores.versions()["flowopt version"] == "not installed"
+
+
 def test_what_is_no_store_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
