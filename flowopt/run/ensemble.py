@@ -92,7 +92,8 @@ def ensemble(
     kind of processor, with the same versions and settings of JAX. Elsewhere (another instruction set, GPU or version)
     the compiler joins and orders operations otherwise: results agree to rounding, which a run that is close to the
     boundary of a basin, or a controller's decision, may amplify to another end. A GPU adds up the entries of params in
-    arrays in an order that may depend on `width`, and so on how many runs there are.
+    arrays in an order that may depend on `width`, and so on how many runs there are. A run that diverges is made once
+    more, up to the step before.
 
     Raises TypeError or ValueError, naming the argument, for arguments that cannot run; OSError where the
     store cannot be written: what was finished is kept.

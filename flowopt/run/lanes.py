@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from flowopt.objective import Evaluations, Objective
 from flowopt.run.compiling import compiled, in_one_function
 from flowopt.run.outcome import RUNNING, code_of
-from flowopt.run.step import RunState, Stepper, at_its_end, forgotten
+from flowopt.run.step import RunState, Stepper, at_its_end, forgotten, knowing
 from flowopt.solvers.trial import model_kind
 from flowopt.stochastic import Stochastic
 from flowopt.tree import computed_once, inner, where
@@ -192,7 +192,7 @@ def _up_to(stepper: Stepper, until: Int[Array, ""]) -> Stepper:
     return eqx.tree_at(lambda s: s.max_steps, stepper, until)
 
 
-def _again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
+def _made_again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
     """Which runs are made once more, as they have diverged before."""
     return lanes.until != jnp.asarray(stepper.max_steps, jnp.int32)
 
@@ -200,7 +200,7 @@ def _again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
 def _to_make_again(stepper: Stepper, lanes: Lanes) -> Bool[Array, " width"]:
     """Which have just diverged, and shall be."""
     begun = (lanes.state.code == code_of("diverged")) & (lanes.state.attempted > 0)
-    return (lanes.owner >= 0) & begun & ~_again(stepper, lanes)
+    return (lanes.owner >= 0) & begun & ~_made_again(stepper, lanes)
 
 
 def _refill(
@@ -211,21 +211,21 @@ def _refill(
     free = lanes.owner < 0
     place = taken + jnp.cumsum(free, dtype=jnp.int32) - 1
     take = free & (place < pool.size)
-    again = _to_make_again(stepper, lanes)
+    back = _to_make_again(stepper, lanes)
     held = jtu.tree_leaves(pool.starts)[0].shape[-1]
 
     def refilled():
         starts = jtu.tree_map(lambda x: x[..., jnp.clip(place, 0, held - 1)], pool.starts)
         first = over_lanes(where)(free, starts, lanes.first)
         until = jnp.where(free, jnp.asarray(stepper.max_steps, jnp.int32), lanes.until)
-        until = jnp.where(again, lanes.state.attempted - 1, until)
+        until = jnp.where(back, lanes.state.attempted - 1, until)
         begun = over_lanes(ft.partial(_start, stepper))(first, until)
-        state = over_lanes(where)(free | again, begun, lanes.state)
+        state = over_lanes(where)(free | back, begun, lanes.state)
         idle = jnp.where(free & ~take, code_of("converged"), state.code)
         owner = jnp.where(take, pool.first + place, lanes.owner)
         return Lanes(eqx.tree_at(lambda s: s.code, state, idle), first, until, owner)
 
-    lanes = jax.lax.cond(jnp.any(take | again), refilled, lambda: lanes)
+    lanes = jax.lax.cond(jnp.any(take | back), refilled, lambda: lanes)
     return lanes, taken + jnp.sum(take, dtype=jnp.int32)
 
 
@@ -280,15 +280,10 @@ def _step(
 
 def _ends(stepper: Stepper, lanes: Lanes) -> tuple:
     """`results_of` each lane; of a run made once more, after the step that diverged, which is not kept."""
-    state, again = lanes.state, _again(stepper, lanes)
+    state, again = lanes.state, _made_again(stepper, lanes)
     if state.value is None:
-        known = lambda s: stepper.known_at(s, Evaluations()).known()
-        state = eqx.tree_at(
-            lambda s: (s.value, s.grad, s.model),
-            state,
-            over_lanes(known)(state),
-            is_leaf=lambda x: x is None,
-        )
+        evaluated = lambda s: knowing(s, stepper.known_at(s, Evaluations()).known())
+        state = over_lanes(evaluated)(state)
     code = jnp.where(again, code_of("diverged"), state.code).astype(state.code.dtype)
     rejected = state.rejected + again.astype(state.rejected.dtype)
     state = eqx.tree_at(lambda s: (s.code, s.rejected), state, (code, rejected))

@@ -89,6 +89,13 @@ def forgotten(state: RunState) -> RunState:
     )
 
 
+def knowing(state: RunState, known: Known) -> RunState:
+    """`state` with what is known of the objective there."""
+    return eqx.tree_at(
+        lambda s: (s.value, s.grad, s.model), state, tuple(known), is_leaf=lambda x: x is None
+    )
+
+
 def at_its_end(state: RunState) -> RunState:
     """`state`; diverged, where the run has come to an end at params whose squares have no finite sum. Loss and
     gradient may be finite there, as those of `tanh` are.
@@ -263,10 +270,7 @@ class Stepper(eqx.Module):
         return end
 
     def _arrived(self, moved: RunState, known: Known, going: Bool[Array, ""] | bool) -> RunState:
-        new = eqx.tree_at(
-            lambda s: (s.value, s.grad, s.model), moved, known, is_leaf=lambda x: x is None
-        )
-        settled = self._settle(new, moved.code == STANDING)
+        settled = self._settle(knowing(moved, known), moved.code == STANDING)
         return eqx.tree_at(lambda s: s.code, settled, where(going, settled.code, moved.code))
 
     def _objective(self, noise: Array | None, n: Array) -> Objective:

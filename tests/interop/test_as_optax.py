@@ -55,7 +55,7 @@ def test_the_iterates_are_the_librarys_own_to_the_bit():
     """Without fused multiply-adds, of which XLA makes others in a run than in an optax loop."""
     tests = pathlib.Path(__file__).with_name("as_optax_to_the_bit.py")
     call = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(tests)]
-    env = os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_max_isa=AVX"}
     run = subprocess.run(call, capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
 
