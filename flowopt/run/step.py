@@ -175,7 +175,7 @@ class Stepper(eqx.Module):
             known = end.known() if end.unknown else end.if_kept(going, at)
             return self._arrived(moved, known, going)
 
-        keep, step, controller, failed = self._judgement(state, trial)
+        keep, step, controller, failed = self._judgement(state, trial, going)
         keep = keep & going
         accepted = jnp.asarray(keep, jnp.int32)
         end = trial.at
@@ -301,11 +301,13 @@ class Stepper(eqx.Module):
     def _controller(self) -> diffrax.AbstractStepSizeController:
         return self.method.controller.wrap(1)
 
-    def _judgement(self, state: RunState, trial: Trial) -> tuple[Any, Array, PyTree, Any]:
+    def _judgement(
+        self, state: RunState, trial: Trial, going: Bool[Array, ""] | bool
+    ) -> tuple[Any, Array, PyTree, Any]:
         judge = lambda: jtu.tree_map(jnp.asarray, self._judge(state, trial.y, trial.error))
-        if self.live is None:
+        if going is True:
             return _once_on_cpu(_live(state), judge)
-        return computed_once(self.live, judge)
+        return judge() if self.live is None else computed_once(self.live, judge)
 
     def _judge(
         self, state: RunState, candidate: State, error: State | None

@@ -166,6 +166,17 @@ def test_one_function_of_all_that_may_be_in_it(monkeypatch):
         np.testing.assert_allclose(one.params[k], other.params[k], rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "name", ["gd", "adam", "euler_richardson", "guarded heavy ball", "Tsit5, PID"]
+)
+def test_a_step_without_matrices_goes_into_one_function(name, monkeypatch):
+    found, plain = [], workers.plain
+    monkeypatch.setattr(workers, "plain", lambda jaxpr: found.append(plain(jaxpr)) or found[-1])
+    workers._traced_traits.cache_clear()
+    ends_of(METHODS[name], starts(3), max_steps=2)
+    assert found == [True]
+
+
 def test_what_is_not_plain_is_compiled_as_xla_likes_it(monkeypatch):
     """A median is sorted for, and drawn noise is drawn."""
     found, plain = [], workers.plain
