@@ -2,7 +2,6 @@
 
 import functools as ft
 import operator
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -72,17 +71,6 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether the squares of all entries of `tree` have a finite sum: none is NaN or infinite, or about to overflow."""
     sums = [sum_squares(leaf) for leaf in jtu.tree_leaves(tree)]
     return jnp.stack([jnp.isfinite(x) for x in sums]).all() if sums else jnp.array(True)
-
-
-def computed_once(live: Bool[Array, ""], fn: Callable[[], PyTree]) -> PyTree:
-    """fn(), in a branch that XLA fuses with nothing else; `live` must be true, and the compiler not know it.
-
-    XLA's CPU compiler makes a loop of its own for each array that a program returns, and into each fuses all that
-    it depends on, so that what many arrays depend on is computed many times. What a conditional returns is
-    computed once. (`optimization_barrier` is gone before XLA's CPU compiler fuses: it changes nothing.)
-    """
-    none = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
-    return jax.lax.cond(live, fn, none)
 
 
 def ravel(tree: PyTree) -> Float[Array, " n"]:

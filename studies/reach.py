@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import scipy.stats
 import xarray as xr
@@ -117,11 +118,12 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
     noisy = reach_noise.measure(*few, out, quick, progress)
     for key, ds in noisy.items():
         report.save_data(ds, report.zarr_path(out, ", ".join(key)))
+    draw(found, out / "reach.png")
     text = "\n\n".join(
         [
             "# reach: the probability of each critical point",
             f"{n:,} starts, uniform in [-3, 3]^2, the same for every method. Each share is followed by its 95% "
-            "Clopper-Pearson interval, in percent.",
+            "Clopper-Pearson interval, in percent. `reach.png` shows the shares.",
             *sections,
             "## With noise on the gradient",
             reach_noise.table(noisy),
@@ -135,20 +137,50 @@ def run(out: pathlib.Path, quick: bool, progress: bool) -> str:
     return report.save_report(text, out)
 
 
+def ends(ds: xr.Dataset) -> list[str]:
+    """What each end is."""
+    names = []
+    for label in ds.end.values:
+        if label < 0:
+            names.append(NO_POINT[int(label)])
+            continue
+        w, b = ds.point_params.values[label]
+        value = float(ds.point_value.values[label])
+        names.append(f"{ds.attrs['natures'][label]} ({w:.3g}, {b:.3g}), R = {value:.3g}")
+    return names
+
+
+def draw(found: dict[tuple[str, str], xr.Dataset], path: pathlib.Path) -> None:
+    """The shares of each network's critical points, a bar for each method."""
+    networks = list(dict.fromkeys(network for network, _ in found))
+    rows = {x: [name for network, name in found if network == x] for x in networks}
+    figure, axes = plt.subplots(
+        len(networks),
+        figsize=(10, 1 + sum(1 + 0.25 * len(names) for names in rows.values())),
+        height_ratios=[2 + len(names) for names in rows.values()],
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, (network, names) in zip(axes[:, 0], rows.items(), strict=True):
+        runs = [found[network, name] for name in names]
+        data = {
+            "probability": (("optimizer", "end"), [ds.probability.values for ds in runs]),
+            "end_name": ("end", ends(runs[0])),
+        }
+        coords = {"optimizer": names, "end": runs[0].end.values}
+        fo.plotting.plot_shares(xr.Dataset(data, coords), ax)
+        ax.set_title(network, loc="left")
+        ax.label_outer()
+    report.save_figure(figure, path)
+    plt.close(figure)
+
+
 def shares(runs: dict[str, xr.Dataset]) -> str:
     """A table, methods by what they reached; what nobody reached is left out."""
     some = next(iter(runs.values()))
-    reached = [
-        i for i in range(some.sizes["end"]) if any(ds["count"].values[i] for ds in runs.values())
-    ]
-
-    def title(i: int) -> str:
-        label = int(some.end.values[i])
-        if label < 0:
-            return NO_POINT[label]
-        w, b = some.point_params.values[label]
-        return f"{some.attrs['natures'][label]} ({w:.3g}, {b:.3g}), R = {some.point_value.values[label]:.3g}"
-
+    names = ends(some)
+    reached = [i for i in range(len(names)) if any(ds["count"].values[i] for ds in runs.values())]
     rows = []
     for name, ds in runs.items():
         cells = [
@@ -158,7 +190,7 @@ def shares(runs: dict[str, xr.Dataset]) -> str:
             for i in reached
         ]
         rows.append([name, *cells, f"{float((ds.accepted + ds.rejected).mean()):.0f}"])
-    return report.table(["method", *map(title, reached), "steps per run"], rows)
+    return report.table(["method", *(names[i] for i in reached), "steps per run"], rows)
 
 
 def share_at(ds: xr.Dataset, point: tuple[float, float]) -> float:

@@ -1,13 +1,16 @@
-"""How XLA is asked to compile the loop over lanes, on a CPU: for its speed, and for the same bits at any width."""
+"""How XLA's CPU compiler is asked to compile steps: for their speed, and for the same bits at any number of lanes."""
 
 import functools as ft
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 from jax.extend.core import jaxprs_in_params
+from jaxtyping import Array, Bool, PyTree
 
 _PLAIN = {
     # entry by entry
@@ -67,6 +70,36 @@ def _is_product(equation: Any) -> bool:
         for shape, over, alike in zip(shapes, summed, batch, strict=True)
     )
     return bool(terms > 1 and max(free) > 1)
+
+
+def computed_once(live: Bool[Array, ""], fn: Callable[[], PyTree]) -> PyTree:
+    """fn(), in a branch that XLA fuses with nothing else; `live` must be true, and the compiler not know it.
+
+    XLA's CPU compiler makes a loop of its own for each array that a program returns, and into each fuses all that
+    it depends on, so that what many arrays depend on is computed many times. What a conditional returns is
+    computed once. (`optimization_barrier` is gone before XLA's CPU compiler fuses: it changes nothing.)
+    """
+    none = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
+    return jax.lax.cond(live, fn, none)
+
+
+def once_on_cpu(live: Bool[Array, ""], fn: Callable[[], PyTree]) -> PyTree:
+    """fn(), on a CPU `computed_once`. A GPU would wait for the host, to choose the branch."""
+    return jax.lax.platform_dependent(cpu=lambda: computed_once(live, fn), default=fn)
+
+
+def in_turn(flag: Bool[Array, ""], live: Bool[Array, ""]) -> Iterator[Bool[Array, ""]]:
+    """`flag` again and again, each known a moment after the one before; `live` as for `computed_once`.
+
+    XLA's CPU compiler hands half of its work to a second thread when more than eight operations are ready at once, as
+    are those of all the leaves that wait for one flag. Of small networks that costs more than it saves (1,027 params
+    on 100 data, times optax's loop: Adam 1.2 on 2 threads -> 1.0 on 1; guarded, with its judgement computed once, 1.1
+    on 2 -> 1.0 on 1).
+    """
+    later = lambda x: once_on_cpu(live, lambda: x)
+    while True:
+        yield flag
+        flag = later(flag)
 
 
 def in_one_function(fn: Callable) -> Callable:

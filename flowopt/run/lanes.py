@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from flowopt.objective import Evaluations, Objective
-from flowopt.run.compiling import compiled, in_one_function
+from flowopt.run.compiling import compiled, computed_once, in_one_function
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.run.step import RunState, Stepper, at_its_end, forgotten, knowing
 from flowopt.solvers.trial import model_kind
 from flowopt.stochastic import Stochastic
-from flowopt.tree import computed_once, inner, where
+from flowopt.tree import inner, where
 
 REFILL = 16.0
 """What a round costs, in steps of all lanes: to evaluate the starts, to write down what has ended. (On poly3, with GD,

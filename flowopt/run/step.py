@@ -8,7 +8,7 @@ h is never computed as (t + h) - t, so learning rates are exact and a long run d
 steps.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -29,11 +29,12 @@ from flowopt.objective import (
     SumOfSquares,
     check_objective,
 )
+from flowopt.run.compiling import computed_once, in_turn, once_on_cpu
 from flowopt.run.outcome import RUNNING, code_of
 from flowopt.solvers.native import native
 from flowopt.solvers.trial import AbstractFlowSolver, Trial, model_kind
 from flowopt.stochastic import Stochastic
-from flowopt.tree import computed_once, equal, real_dtype, sum_squares, where
+from flowopt.tree import equal, real_dtype, sum_squares, where
 
 
 class RunState(eqx.Module):
@@ -306,7 +307,7 @@ class Stepper(eqx.Module):
     ) -> tuple[Any, Array, PyTree, Any]:
         judge = lambda: jtu.tree_map(jnp.asarray, self._judge(state, trial.y, trial.error))
         if going is True:
-            return _once_on_cpu(_live(state), judge)
+            return once_on_cpu(_live(state), judge)
         return judge() if self.live is None else computed_once(self.live, judge)
 
     def _judge(
@@ -367,7 +368,7 @@ def _kept(keep: Array, unmoved: Array, live: Array, new: State, old: State) -> S
     The comparison comes first so that the compiler may write over `old` without copying it (a guarded step of 10^6
     params on 100 data: 1.17 times one of optax's loop -> 1.08). The derivative is that of `new` all the same.
     """
-    turns = _in_turn(keep & ~unmoved, live)
+    turns = in_turn(keep & ~unmoved, live)
     return jtu.tree_map(lambda x, y: jnp.where(next(turns), x, y), new, old)
 
 
@@ -386,7 +387,7 @@ def _made_unless(still: Bool[Array, ""], stepper: Stepper, state: RunState) -> t
     1.00). Each leaf waits for `still` in its own turn. The derivative is that of the step all the same.
     """
     h = stepper._step(state)
-    turns = _in_turn(still, _live(state))
+    turns = in_turn(still, _live(state))
     grad = jtu.tree_map(lambda g: jnp.where(next(turns), jnp.zeros_like(g), g), state.grad)
     state = eqx.tree_at(lambda s: s.grad, state, grad)
     return _led_to(stepper, state, jnp.where(still, jnp.zeros_like(h), h))
@@ -406,25 +407,6 @@ def _led_to(stepper: Stepper, state: RunState, h: Array) -> tuple[State, PyTree]
 def _live(state: RunState) -> Bool[Array, ""]:
     """True, which the compiler does not know."""
     return state.attempted >= 0
-
-
-def _once_on_cpu(live: Bool[Array, ""], fn: Callable[[], PyTree]) -> PyTree:
-    """fn(), on a CPU `computed_once`. A GPU would wait for the host, to choose the branch."""
-    return jax.lax.platform_dependent(cpu=lambda: computed_once(live, fn), default=fn)
-
-
-def _in_turn(flag: Bool[Array, ""], live: Bool[Array, ""]) -> Iterator[Bool[Array, ""]]:
-    """`flag` again and again, each known a moment after the one before.
-
-    XLA's CPU compiler hands half of its work to a second thread when more than eight operations are ready at once, as
-    are those of all the leaves that wait for one flag. Of small networks that costs more than it saves (1,027 params
-    on 100 data, times optax's loop: Adam 1.2 on 2 threads -> 1.0 on 1; guarded, with its judgement computed once, 1.1
-    on 2 -> 1.0 on 1).
-    """
-    later = lambda x: _once_on_cpu(live, lambda: x)
-    while True:
-        yield flag
-        flag = later(flag)
 
 
 def _unmoved(old: State, new: State, again: Callable[[], State] | None = None) -> Bool[Array, ""]:
