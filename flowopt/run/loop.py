@@ -62,8 +62,8 @@ def proceed(
         end = eqx.tree_at(lambda p: p.state, end, state)
         undo = (state.code == code_of("diverged")) & (state.attempted > begun)
         until = jnp.where(undo, state.attempted - 1, until)
-        # A conditional hands both on as they are, where a choice entry by entry is a program for each array: to compile
-        # those took a fifth of the time.
+        # A conditional hands both on as they are; to choose entry by entry takes a program for each array, which has to
+        # be compiled (a network of 1,027 params by GD: 1.2 -> 1.0 s in all).
         on = jax.lax.cond(undo, lambda: part, lambda: end)
         return (on, until, undone | undo), end.counts
 
