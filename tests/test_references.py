@@ -51,7 +51,7 @@ def references(lr):
     }
 
 
-@pytest.mark.parametrize("make", BENCHMARKS[1::2], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", BENCHMARKS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", references(1.0))
 def test_agrees_over_a_thousand_steps_from_a_hundred_starts(make, name):
     problem = make()

@@ -67,11 +67,8 @@ def test_the_last_good_params_are_those_of_the_run_that_stopped_there(name, dtyp
     assert all(map(np.array_equal, jax.tree.leaves(again.params), jax.tree.leaves(end.params)))
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    # In float32 the last halvings of an adaptive run at the edge are decided by rounding.
-    [(n, np.float64) for n in [*CONSTANT, *ADAPTIVE]] + [(n, np.float32) for n in CONSTANT],
-)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", [*CONSTANT, *ADAPTIVE])
 def test_an_ensemble_returns_the_same(name, dtype):
     method = (CONSTANT | ADAPTIVE)[name]
     settings = dict(tol=1e-3, max_steps=200)
@@ -82,6 +79,8 @@ def test_an_ensemble_returns_the_same(name, dtype):
         one = fo.minimise(to_the_edge, start(i, dtype), method, **settings)
         assert_good(one)
         assert int(one.outcome.code) == many.outcome.code[i]
+        if name in ADAPTIVE and dtype == np.float32:
+            continue  # The last halvings at the edge are decided by rounding.
         counts = int(one.stats["accepted"]), int(one.stats["rejected"])
         assert counts == (many.accepted[i], many.rejected[i])
         rtol = 1e-3 if dtype == np.float32 else 1e-9

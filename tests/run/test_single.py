@@ -99,8 +99,10 @@ def test_stop_replaces_the_gradient_test():
     assert first.value >= 1.0
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=str)
-@pytest.mark.parametrize("name", ["adam", "guarded heavy ball", "Heun, PID", "euler_richardson"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16], ids=str)
+@pytest.mark.parametrize(
+    "name", ["gd", "adam", "guarded heavy ball", "Heun, PID", "euler_richardson"]
+)
 def test_the_users_dtype_is_kept(dtype, name):
     start = jax.tree.map(lambda x: x.astype(dtype), QUADRATIC_START)
     fn = lambda p, args: 0.5 * jnp.sum(p["x"] ** 2) + 1.5 * p["y"] ** 2

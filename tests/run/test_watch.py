@@ -47,9 +47,8 @@ def test_the_run_is_the_same_to_the_bit(name, every):
     assert same_bits(seen[-1], run) and len(seen) == -(-int(run.state.attempted) // every)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [("adam", jnp.float32), ("guarded heavy ball", jnp.float64)]
-)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", ["adam", "guarded heavy ball"])
 def test_the_same_bits_in_training(name, dtype):
     rebuild, params, data = network(dtype)
     loss = fo.networks.MeanSquaredError(rebuild, l2=1e-6)
